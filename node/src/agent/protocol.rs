@@ -1,0 +1,248 @@
+//! What an orchestrator and a host's agent say to each other: versioned JSON, one value a line, over the agent's standard
+//! input and output. One connection a host, whatever the number of nodes.
+//!
+//! ```text
+//! orchestrator                              agent
+//!   Hello{version, run, lease}         ->
+//!                                      <-   Ready{version, host facts}
+//!   Prepare{net, listen, nodes}        ->                                   reserves a port for each node
+//!                                      <-   Prepared{access points}
+//!   Schedule{actions} ...              ->                                   this host's slice
+//!   Addresses{all nodes} ...           ->                                   of all hosts: whom to join by
+//!   Clock{token} ...                   ->
+//!                                      <-   Clock{token, now}               offset and error of this host's clock
+//!   Start{at}                          ->                                   on the host's own clock
+//!   Renew                              ->                                   at least once a lease
+//!                                      <-   Achieved / Node / Samples / Exited
+//!   Stop                               ->                                   kills what still runs
+//!                                      <-   Stopped
+//! ```
+//! End of input, or no line within the lease, and the agent kills every process that it started and ends. All times are
+//! microseconds on the host's monotonic clock, but [`Action::at_us`], which counts from the run's start.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::access_point::AccessPoint;
+use crate::config::NetConfig;
+use crate::control::Report;
+use crate::id::Id;
+use crate::metrics::Snapshot;
+
+/// The version of this protocol; agents of another version are refused.
+pub const AGENT_PROTOCOL_VERSION: u32 = 1;
+
+/// The most actions or addresses in one line; longer lists are sent in several lines.
+pub const LIST_MAX: usize = 4096;
+
+/// The most nodes that one agent takes.
+pub const NODES_MAX: usize = 10_000;
+
+/// The most actions that one agent holds.
+pub const ACTIONS_MAX: usize = 10_000_000;
+
+/// A node's number in its run: `0..nodes`, over all hosts.
+pub type NodeIndex = u32;
+
+/// What an agent is told.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// The first line.
+    Hello {
+        /// [`AGENT_PROTOCOL_VERSION`] of the orchestrator.
+        version: u32,
+        /// The run's name, for logs.
+        run: String,
+        /// How long the agent lives without a word, in milliseconds.
+        lease_ms: u64,
+    },
+    /// Which nodes this host will have.
+    Prepare {
+        /// The network's settings.
+        net: NetConfig,
+        /// The address that nodes listen on and are reached at.
+        listen: IpAddr,
+        /// Whether each node serves `/metrics` on loopback.
+        metrics: bool,
+        /// How often nodes are sampled, in milliseconds.
+        sample_every_ms: u64,
+        /// Its nodes.
+        nodes: Vec<NodeSlot>,
+    },
+    /// Actions for this host's nodes, in time order; more lines may follow until [`Request::Start`].
+    Schedule {
+        /// At most [`LIST_MAX`].
+        actions: Vec<Action>,
+    },
+    /// Where nodes of any host will be reached.
+    Addresses {
+        /// At most [`LIST_MAX`].
+        nodes: Vec<(NodeIndex, AccessPoint)>,
+    },
+    /// What time is it there?
+    Clock {
+        /// Repeated in the answer.
+        token: u64,
+    },
+    /// The run starts.
+    Start {
+        /// When, on the host's monotonic clock.
+        at_us: u64,
+    },
+    /// The orchestrator lives.
+    Renew,
+    /// End all nodes, then yourself.
+    Stop,
+}
+
+/// One node of a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeSlot {
+    /// Its number.
+    pub node: NodeIndex,
+    /// Its id.
+    pub id: Id,
+    /// The seed of its protocol's randomness.
+    pub seed: u64,
+}
+
+/// One thing to be done to one node at one time: what a schedule is made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Action {
+    /// Its number in the run's schedule.
+    pub index: u64,
+    /// When, in microseconds since the run's start.
+    pub at_us: u64,
+    /// The node.
+    pub node: NodeIndex,
+    /// What.
+    #[serde(rename = "do")]
+    pub kind: ActionKind,
+}
+
+/// What is done to a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ActionKind {
+    /// Start its process; it joins by the nodes named, tried in turn, or creates the network where none is named.
+    /// A node that was killed or has left starts again with the same id and access point.
+    Spawn {
+        /// Whom to join by.
+        via: Vec<NodeIndex>,
+    },
+    /// It leaves gracefully.
+    Leave,
+    /// Its process is killed (SIGKILL).
+    Kill,
+    /// It looks a key up.
+    Lookup {
+        /// The run's number for this operation.
+        operation: u64,
+        /// The key.
+        key: Id,
+    },
+}
+
+/// What an agent tells.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Notice {
+    /// The answer to [`Request::Hello`].
+    Ready {
+        /// [`AGENT_PROTOCOL_VERSION`] of the agent.
+        version: u32,
+        /// Its host.
+        host: HostFacts,
+    },
+    /// The answer to [`Request::Prepare`].
+    Prepared {
+        /// Where its nodes will be reached.
+        nodes: Vec<(NodeIndex, AccessPoint)>,
+    },
+    /// The answer to [`Request::Clock`].
+    Clock {
+        /// The request's token.
+        token: u64,
+        /// The host's monotonic clock.
+        monotonic_us: u64,
+        /// The host's wall clock, microseconds since 1970 (UTC).
+        unix_us: u64,
+    },
+    /// An action has been carried out, or could not be. Look-ups are not told of: their [`Report::Operation`] is.
+    Achieved {
+        /// The action's number.
+        index: u64,
+        /// When it was meant to be.
+        planned_us: u64,
+        /// When it was.
+        achieved_us: u64,
+        /// Why it could not be done.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+    },
+    /// A look-up that could not be given to its node: the node is not running.
+    NotIssued {
+        /// The run's number for the operation.
+        operation: u64,
+        /// When it was meant to be.
+        planned_us: u64,
+    },
+    /// What a node said.
+    Node {
+        /// The node.
+        node: NodeIndex,
+        /// Its words (but for samples, which come in [`Notice::Samples`]).
+        report: Report,
+    },
+    /// Samples of all nodes that answered in this interval.
+    Samples {
+        /// When the interval ended.
+        at_us: u64,
+        /// Each node's counters since its start.
+        nodes: Vec<(NodeIndex, Snapshot)>,
+    },
+    /// A node's process has ended.
+    Exited {
+        /// The node.
+        node: NodeIndex,
+        /// When the agent saw it.
+        at_us: u64,
+        /// How: `exit 0`, `signal 9`.
+        status: String,
+        /// Whether the schedule, or [`Request::Stop`], asked for it.
+        expected: bool,
+        /// The last lines that it wrote to standard error, where it was not expected.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        stderr: String,
+    },
+    /// Something is wrong; the agent goes on unless it says [`Notice::Stopped`] too.
+    Problem {
+        /// What, for people.
+        error: String,
+    },
+    /// The answer to [`Request::Stop`]: nothing of this agent runs any more but itself, and it ends.
+    Stopped,
+}
+
+/// What an agent knows of its host.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HostFacts {
+    /// Its name.
+    pub name: String,
+    /// `uname`'s release.
+    pub kernel: String,
+    /// `uname`'s machine.
+    pub architecture: String,
+    /// Processors that this process may use.
+    pub cores: u32,
+    /// Physical memory, in bytes.
+    pub memory_bytes: u64,
+    /// The most open files of a process.
+    pub open_files_max: u64,
+    /// The agent's process number.
+    pub pid: u32,
+    /// The version of the node binary.
+    pub node_version: String,
+}

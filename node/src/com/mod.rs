@@ -1,0 +1,1 @@
+//! The COM layer: access points, links, failure detection.

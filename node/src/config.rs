@@ -1,0 +1,162 @@
+//! Checked settings. A [`NetConfig`] that exists is one that a network can run with.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::Ring;
+
+/// The version of the protocol between nodes. Nodes of other versions are refused at the handshake.
+pub const PROTOCOL_VERSION: u16 = 1;
+
+/// The largest search arity `k` of a geometry.
+pub const ARITY_MAX: u16 = 256;
+
+/// The longest successor list.
+pub const SUCCESSORS_MAX: u8 = 32;
+
+/// A kind of link table: at which fixed offsets from a node its fingers stand (`core::geometry` has the tables).
+///
+/// Sources: Chord, Stoica et al. 2001; DKS, Alima et al. 2003; Tango, Carton & Mesaros, Euro-Par 2004.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Geometry {
+    /// Offsets 2^i: the same as `Dks { k: 2 }`.
+    Chord,
+    /// Offsets j * k^i for j in `1..k`.
+    Dks {
+        /// The search arity, `2..=`[`ARITY_MAX`].
+        k: u16,
+    },
+    /// Tango's offsets, which reach further than DKS's in as many hops with as many links.
+    Tango {
+        /// The search arity, `2..=`[`ARITY_MAX`]; odd where `symmetric`.
+        k: u16,
+        /// Half of the fingers clockwise and half counter-clockwise, or all clockwise.
+        symmetric: bool,
+    },
+}
+
+impl Geometry {
+    /// The search arity k: a step has k - 1 fingers.
+    pub fn arity(self) -> u16 {
+        match self {
+            Geometry::Chord => 2,
+            Geometry::Dks { k } | Geometry::Tango { k, .. } => k,
+        }
+    }
+
+    /// Whether fingers stand on both sides of the node.
+    pub fn is_symmetric(self) -> bool {
+        matches!(self, Geometry::Tango { symmetric: true, .. })
+    }
+
+    /// Checks the arity.
+    ///
+    /// # Errors
+    /// [`ConfigError::Arity`] out of `2..=ARITY_MAX`, [`ConfigError::EvenArity`] for a symmetric table with an even one.
+    pub fn checked(self) -> Result<Geometry, ConfigError> {
+        let k = self.arity();
+        if !(2..=ARITY_MAX).contains(&k) {
+            return Err(ConfigError::Arity(k));
+        }
+        if self.is_symmetric() && k.is_multiple_of(2) {
+            return Err(ConfigError::EvenArity { k });
+        }
+        Ok(self)
+    }
+}
+
+impl fmt::Display for Geometry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Geometry::Chord => write!(f, "chord"),
+            Geometry::Dks { k } => write!(f, "dks(k={k})"),
+            Geometry::Tango { k, symmetric: false } => write!(f, "tango(k={k})"),
+            Geometry::Tango { k, symmetric: true } => write!(f, "tango(k={k}, symmetric)"),
+        }
+    }
+}
+
+/// The settings that all nodes of a network share. Nodes with other settings are refused at the handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "UncheckedNetConfig")]
+pub struct NetConfig {
+    ring: Ring,
+    geometry: Geometry,
+    successors: u8,
+}
+
+impl NetConfig {
+    /// Settings that have been checked.
+    ///
+    /// # Errors
+    /// What [`Geometry::checked`] says; [`ConfigError::Successors`] unless `successors` is in `1..=`[`SUCCESSORS_MAX`].
+    pub fn new(ring: Ring, geometry: Geometry, successors: u8) -> Result<NetConfig, ConfigError> {
+        let geometry = geometry.checked()?;
+        if !(1..=SUCCESSORS_MAX).contains(&successors) {
+            return Err(ConfigError::Successors(successors));
+        }
+        Ok(NetConfig { ring, geometry, successors })
+    }
+
+    /// The ring of ids.
+    pub fn ring(&self) -> Ring {
+        self.ring
+    }
+
+    /// The kind of link table.
+    pub fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    /// The length r of a successor list: r neighbours may fail at once. In `1..=`[`SUCCESSORS_MAX`].
+    pub fn successors(&self) -> usize {
+        usize::from(self.successors)
+    }
+}
+
+impl Default for NetConfig {
+    /// Ids to 2^32, symmetric Tango of arity 5, eight successors.
+    fn default() -> NetConfig {
+        NetConfig { ring: Ring::DEFAULT, geometry: Geometry::Tango { k: 5, symmetric: true }, successors: 8 }
+    }
+}
+
+impl fmt::Display for NetConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "max_size {}, {}, {} successors", self.ring, self.geometry, self.successors)
+    }
+}
+
+#[derive(Deserialize)]
+struct UncheckedNetConfig {
+    ring: Ring,
+    geometry: Geometry,
+    successors: u8,
+}
+
+impl TryFrom<UncheckedNetConfig> for NetConfig {
+    type Error = ConfigError;
+
+    fn try_from(raw: UncheckedNetConfig) -> Result<NetConfig, ConfigError> {
+        NetConfig::new(raw.ring, raw.geometry, raw.successors)
+    }
+}
+
+/// Why settings were refused (P2PS 1.0's `couldNotConfig` and `nrSuccTooLarge`).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// The arity is out of range.
+    #[error("a geometry's arity k is 2 to {ARITY_MAX}, not {0}")]
+    Arity(u16),
+    /// A symmetric table needs as many fingers on either side.
+    #[error("a symmetric Tango table needs an odd k (as many fingers on either side), not {k}: try {}", k + 1)]
+    EvenArity {
+        /// The even arity.
+        k: u16,
+    },
+    /// The successor list is too short or too long.
+    #[error("a successor list has 1 to {SUCCESSORS_MAX} entries, not {0}")]
+    Successors(u8),
+}

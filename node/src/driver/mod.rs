@@ -1,0 +1,1 @@
+//! Drivers: clock, sockets and timers for a [`Peer`](crate::peer::Peer).

@@ -1,0 +1,19 @@
+//! P2PS: a structured peer-to-peer overlay as a library.
+//!
+//! One protocol, written once as a pure state machine ([`peer`]), driven by real sockets ([`node`]), a simulator or a model
+//! checker. Modules are listed from the bottom up; imports run downward only.
+
+pub mod id;
+pub mod time;
+pub mod access_point;
+pub mod config;
+pub mod message;
+pub mod wire;
+pub mod core;
+pub mod peer;
+pub mod metrics;
+pub mod com;
+pub mod driver;
+pub mod node;
+pub mod control;
+pub mod agent;

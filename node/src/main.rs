@@ -1,0 +1,3 @@
+//! The command `p2ps-node`.
+
+fn main() {}

@@ -1,0 +1,61 @@
+//! What a node counts and times, as one value: the source of `/metrics`, of the agents' samples and of the results.
+
+use serde::{Deserialize, Serialize};
+
+/// All counters, gauges and histograms of a node since its start.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Messages and bytes by kind, in the order of [`MessageKind::ALL`](crate::message::MessageKind::ALL).
+    pub traffic: [Traffic; 3],
+    /// Links that this node opened and that stand now.
+    pub links_out: u64,
+    /// Links that others opened and that stand now.
+    pub links_in: u64,
+    /// Distinct nodes in the finger table.
+    pub fingers: u64,
+    /// Entries of the successor list.
+    pub successors: u64,
+    /// Times a finger, the successor or the predecessor changed.
+    pub finger_changes: u64,
+    /// Times the successor changed.
+    pub successor_changes: u64,
+    /// Times the predecessor changed.
+    pub predecessor_changes: u64,
+    /// Joins that this node handed a range over to.
+    pub joins: u64,
+    /// Nodes that it took for dead.
+    pub suspicions: u64,
+    /// Messages handed to the application.
+    pub delivered: u64,
+    /// Look-ups that found a responsible.
+    pub lookups_succeeded: u64,
+    /// Look-ups that failed, by reason ([`RouteError::as_str`](crate::message::RouteError::as_str)).
+    pub lookups_failed: Vec<(String, u64)>,
+    /// A link's send-to-acknowledgement time, in microseconds.
+    pub hop_latency_us: Histogram,
+    /// Look-up latency, in microseconds.
+    pub lookup_latency_us: Histogram,
+    /// Hops of the look-ups that succeeded.
+    pub lookup_hops: Histogram,
+}
+
+/// Messages of one kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Messages sent, with those forwarded.
+    pub sent: u64,
+    /// Messages received.
+    pub received: u64,
+    /// Messages passed on for others: received, and then sent to a next hop.
+    pub forwarded: u64,
+    /// Bytes sent, with framing.
+    pub sent_bytes: u64,
+    /// Bytes received, with framing.
+    pub received_bytes: u64,
+}
+
+/// A histogram as its non-empty buckets: (the bucket's highest value, its count), in rising order. The buckets are
+/// HdrHistogram's at two significant digits, so that merging is exact.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Histogram(pub Vec<(u64, u64)>);

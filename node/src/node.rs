@@ -1,0 +1,1 @@
+//! The user's API: create a network, join one, send, look up.

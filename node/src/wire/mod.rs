@@ -1,0 +1,1 @@
+//! The bounded binary form of messages, in length-prefixed frames.

@@ -1,0 +1,1 @@
+//! Backends: how an agent is reached.

@@ -1,0 +1,1 @@
+//! Verdicts: what was observed, held against the ground truth.

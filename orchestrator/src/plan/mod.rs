@@ -1,0 +1,149 @@
+//! Plans: what an experiment is to do, and what is expected of it. A [`Plan`] that exists is one that can run.
+
+use std::time::Duration;
+
+use p2ps::config::NetConfig;
+use serde::Serialize;
+
+/// A checked plan with every default filled in.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Plan {
+    /// Names the run's directory.
+    pub name: String,
+    /// All that is drawn in the run comes from it.
+    pub seed: u64,
+    /// The network's settings.
+    pub net: NetConfig,
+    /// How many nodes join at the start.
+    pub nodes: u32,
+    /// Nodes a second that join at the start; `None`: all at once.
+    pub join_rate: Option<f64>,
+    /// What is asked of the network all along.
+    pub workload: Vec<Workload>,
+    /// What is done to it, in time order.
+    pub timeline: Vec<Step>,
+    /// When the run ends, counted from its start.
+    pub duration: Duration,
+    /// What is expected of it.
+    pub expect: Vec<Expectation>,
+}
+
+/// A stream of operations, open loop: each has its intended time, however the last one fared.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub enum Workload {
+    /// Look-ups of keys drawn uniformly from the ring, each from a random node that the plan knows to be up.
+    Lookup {
+        /// Operations a second, of the whole network.
+        rate: f64,
+    },
+}
+
+/// One thing done to the network at one time.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Step {
+    /// When, counted from the run's start.
+    pub at: Duration,
+    /// What.
+    pub event: StepEvent,
+    /// As the plan wrote it, for people: `kill 10%`.
+    pub text: String,
+}
+
+/// What a step does.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub enum StepEvent {
+    /// New nodes join.
+    Join(Amount),
+    /// Nodes leave gracefully.
+    Leave(Amount),
+    /// Nodes are killed (SIGKILL).
+    Kill(Amount),
+    /// Nodes that were killed or have left come back with the same identity.
+    Restart(Amount),
+}
+
+/// How many nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub enum Amount {
+    /// So many.
+    Count(u32),
+    /// A share, in 0..=1: of those that are up (of those that are down for a restart; of those up for a join).
+    Share(f64),
+}
+
+/// One line of `expect:`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Expectation {
+    /// As the plan wrote it.
+    pub text: String,
+    /// What it says.
+    pub claim: Claim,
+}
+
+/// What an expectation says.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub enum Claim {
+    /// A figure of the verdict (`lookup.success`, in its base unit: seconds, shares, counts) compared with a bound.
+    Figure {
+        /// Its name.
+        name: String,
+        /// How it is compared.
+        comparison: Comparison,
+        /// With what.
+        bound: f64,
+    },
+    /// `ring.converged within 15s of 30s`: the ring is right at some moment in `[of, of + within]` and stays right until
+    /// the next step of the timeline.
+    Converged {
+        /// How long it may take.
+        within: Duration,
+        /// From when on, counted from the run's start.
+        of: Duration,
+    },
+}
+
+/// A comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Comparison {
+    /// `==`
+    Equal,
+    /// `!=`
+    NotEqual,
+    /// `<`
+    Less,
+    /// `<=`
+    AtMost,
+    /// `>`
+    Greater,
+    /// `>=`
+    AtLeast,
+}
+
+/// The figures that a verdict may hold and an expectation may name; times in seconds, shares in 0..=1.
+pub const FIGURES: &[&str] = &[
+    "nodes.alive",
+    "lookup.issued",
+    "lookup.success",
+    "lookup.wrong",
+    "lookup.failed",
+    "lookup.lost",
+    "lookup.hops.mean",
+    "lookup.hops.p50",
+    "lookup.hops.p99",
+    "lookup.hops.max",
+    "lookup.latency.mean",
+    "lookup.latency.p50",
+    "lookup.latency.p99",
+    "lookup.latency.max",
+    "hop.latency.p50",
+    "hop.latency.p99",
+    "ring.converged",
+    "schedule.error.p50",
+    "schedule.error.p99",
+    "schedule.error.max",
+    "messages.data.sent",
+    "messages.control.sent",
+    "messages.ack.sent",
+    "messages.lost",
+    "maintenance.bytes_per_node_second",
+];

@@ -1,0 +1,1 @@
+//! The run itself: every effect is journalled before it is made.
