@@ -17,6 +17,8 @@ mod join;
 mod leave;
 mod repair;
 pub mod stabilise;
+#[cfg(test)]
+mod golden;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
