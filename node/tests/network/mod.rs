@@ -161,13 +161,23 @@ impl Network {
 
     /// A whole look-up, with all nodes that were the key's responsible at some moment of it.
     pub fn look_up(&mut self, from: Id, key: Id) -> (Result<Found, RouteError>, BTreeSet<Id>) {
+        let (result, rightful) = self.look_up_unless_gone(from, key);
+        (result.expect("the asking node lives"), rightful)
+    }
+
+    /// The same, where the asking node may be gone before the look-up has ended.
+    pub fn look_up_unless_gone(
+        &mut self,
+        from: Id,
+        key: Id,
+    ) -> (Option<Result<Found, RouteError>>, BTreeSet<Id>) {
         let mut rightful = self.rightful(key);
         let operation = self.lookup(from, key);
-        self.run_until("the look-up has ended", Duration::from_secs(30), |n| {
+        self.run_until("the look-up has ended", Duration::from_secs(60), |n| {
             rightful.append(&mut n.rightful(key));
-            n.applications[&from].completed.contains_key(&operation)
+            n.applications[&from].completed.contains_key(&operation) || !n.peers.contains_key(&from)
         });
-        (self.applications[&from].completed[&operation], rightful)
+        (self.applications[&from].completed.get(&operation).copied(), rightful)
     }
 
     pub fn send(&mut self, from: Id, destination: Id, exact: bool, text: &str) {
