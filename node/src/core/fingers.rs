@@ -3,12 +3,12 @@
 
 use std::collections::BTreeSet;
 
+use crate::core::effect::{Event, Phase};
 use crate::core::lookup::LookupPurpose;
 use crate::core::repair::Purpose;
 use crate::core::{Context, Core};
 use crate::id::Id;
 use crate::message::{Contact, Found, Message};
-use crate::peer::{Event, Phase};
 
 /// How many fingers are looked up at a time.
 const FINGER_LOOKUPS_MAX: usize = 2;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use crate::core::effect::{Delivery, Event, Observation, Output, Phase};
 use crate::core::route::{Decision, NextHop, Way};
 use crate::core::rtt::ACK_HELD_MAX;
 use crate::core::timers::Timer;
@@ -13,7 +14,6 @@ use crate::message::{
     ACKS_MAX, Ack, Body, Contact, Found, HopVerdict, Message, MessageKind, PAYLOAD_BYTES_MAX, Route,
     RouteError,
 };
-use crate::peer::{Delivery, Event, Observation, Output, Phase};
 use crate::time::Time;
 
 /// The most messages that a node has on their way to a next hop that has not acknowledged them.
