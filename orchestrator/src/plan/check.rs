@@ -208,16 +208,7 @@ impl Checker<'_> {
 
     fn step(&mut self, raw: &RawStep) -> Option<At<Step>> {
         let at = self.read(&raw.at);
-        let kinds: [(&str, &Option<Field<Amount>>, fn(Amount) -> StepEvent); 4] = [
-            ("join", &raw.join, StepEvent::Join),
-            ("leave", &raw.leave, StepEvent::Leave),
-            ("kill", &raw.kill, StepEvent::Kill),
-            ("restart", &raw.restart, StepEvent::Restart),
-        ];
-        let said: Vec<_> = kinds
-            .into_iter()
-            .filter_map(|(name, field, event)| Some((name, field.as_ref()?, event)))
-            .collect();
+        let said = events_of(raw);
         match said.as_slice() {
             [(name, field, event)] => {
                 let amount = self.read(field)?;
@@ -401,6 +392,18 @@ impl Checker<'_> {
         let message = if path.is_empty() { message } else { format!("`{path}`: {message}") };
         self.problems.push(Problem { place, message, hint });
     }
+}
+
+/// Something that a step says: its key, how many nodes, and what is done to them.
+type Said<'a> = (&'static str, &'a Field<Amount>, fn(Amount) -> StepEvent);
+
+/// Everything that a step says: one thing, if it is right.
+fn events_of(raw: &RawStep) -> Vec<Said<'_>> {
+    let join = raw.join.as_ref().map(|field| -> Said<'_> { ("join", field, StepEvent::Join) });
+    let leave = raw.leave.as_ref().map(|field| -> Said<'_> { ("leave", field, StepEvent::Leave) });
+    let kill = raw.kill.as_ref().map(|field| -> Said<'_> { ("kill", field, StepEvent::Kill) });
+    let restart = raw.restart.as_ref().map(|field| -> Said<'_> { ("restart", field, StepEvent::Restart) });
+    [join, leave, kill, restart].into_iter().flatten().collect()
 }
 
 fn default_duration(join_end: Duration, steps: Option<&[At<Step>]>, expect: &[At<Expectation>]) -> Duration {

@@ -215,7 +215,12 @@ impl<'de> Deserializer<'de> for At<'de> {
                 let (Key { index, name }, value) = &entries[0];
                 visitor.visit_enum(Choice { name, key: *index, value: Some(value) })
             }
-            _ => Err(Mistake::Other(format!("expected one of: {}", variants.join(", "))).into()),
+            ValueKind::Map(entries) if entries.len() > 1 => {
+                let said: Vec<&str> = entries.iter().map(|(key, _)| key.name.as_str()).collect();
+                let message = format!("this is one of {}, but says {}", variants.join(", "), said.join(" and "));
+                Err(DecodeError { mistake: Mistake::Other(message), index: entries.last().map(|(key, _)| key.index) })
+            }
+            _ => Err(Mistake::Other(format!("this is one of {}", variants.join(", "))).into()),
         };
         result.map_err(|error| error.at(self.0.index))
     }

@@ -53,6 +53,23 @@ pub struct Problem {
     pub hint: Option<String>,
 }
 
+/// A problem that does not know its place yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) message: String,
+    pub(crate) hint: String,
+}
+
+impl Refusal {
+    pub(crate) fn new(message: impl Into<String>, hint: impl Into<String>) -> Refusal {
+        Refusal { message: message.into(), hint: hint.into() }
+    }
+
+    pub(crate) fn at(self, place: Option<Place>) -> Problem {
+        Problem { place, message: self.message, hint: Some(self.hint) }
+    }
+}
+
 /// A stretch of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
