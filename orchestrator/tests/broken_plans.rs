@@ -1,5 +1,7 @@
 //! Plans broken in many ways: the command ends with exit code 2, starts nothing, and its message names the place and the mend.
 
+#![allow(clippy::unwrap_used)] // the tests' helpers are tests too
+
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -89,6 +91,12 @@ broken_plans! {
     lookups_expected_of_none: "workload:\n  - lookup: {rate: 100/s}\n" => ""
     name_that_is_a_path: "name: whole" => "name: ../whole"
     list_for_a_number: "nodes: 64" => "nodes: [64, 128]"
+    word_for_a_map: "nodes: 64" => "nodes: 64\nnetwork: chord"
+    settings_for_chord: "nodes: 64" => "nodes: 64\nnetwork: {geometry: {chord: {k: 2}}}"
+    two_geometries: "nodes: 64" => "nodes: 64\nnetwork: {geometry: {dks: {k: 2}, tango: {k: 3}}}"
+    two_plans: "duration: 30s" => "duration: 30s\n---\nname: second"
+    restart_of_more_than_are_down: "{at: 15s, kill: 10%}" => "{at: 15s, kill: 10%}\n  - {at: 16s, restart: 7}"
+    run_without_end: "join: {rate: 20/s}\nworkload:\n  - lookup: {rate: 100/s}\ntimeline:\n  - {at: 15s, kill: 10%}\nduration: 30s" => "join: {rate: 1/h}\ntimeline:\n  - {at: 30d, kill: 1}"
     map_for_a_list: "timeline:\n  - {at: 15s, kill: 10%}" => "timeline: {at: 15s, kill: 10%}"
 }
 

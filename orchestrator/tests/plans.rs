@@ -1,5 +1,7 @@
 //! Plans that are right: the experiments of this repository, defaults, overrides, and the way back to YAML.
 
+#![allow(clippy::unwrap_used)] // the tests' helpers are tests too
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,7 +10,8 @@ use p2ps_orchestrator::plan::{Amount, Claim, Plan, StepEvent, json_schema, load,
 
 fn experiments() -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../experiments");
-    let mut paths: Vec<PathBuf> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut paths: Vec<PathBuf> =
+        std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
     paths.sort();
     assert!(paths.len() >= 4);

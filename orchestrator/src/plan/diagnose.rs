@@ -191,6 +191,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn problems_can_be_drawn() {
+        let text = "name: x\nnodes: 30s # too much\nseed: 1\n".to_owned();
+        let source = Arc::new(Source { name: "plan.yaml".to_owned(), text, is_override: false });
+        let place = Place { source, line: 2, column: 8, offset: 15, length: 3 };
+        let problem = Refusal::new("`30s` is not a whole number", "write it like `64`").at(Some(place));
+        let handler = miette::GraphicalReportHandler::new_themed(miette::GraphicalTheme::none());
+        let mut drawn = String::new();
+        handler.render_report(&mut drawn, &problem).unwrap();
+        insta::assert_snapshot!("drawn_problem", drawn);
+    }
+
+    #[test]
     fn only_near_names_are_suggested() {
         assert_eq!(nearest("node", ["nodes", "name"]), Some("nodes"));
         assert_eq!(nearest("Seeds", ["seed", "nodes"]), Some("seed"));

@@ -111,7 +111,10 @@ impl Document {
         let path = path.trim();
         let steps: Vec<&str> = path.split('.').collect();
         if steps.iter().any(|step| step.is_empty()) || steps.len() > DEPTH_MAX {
-            return refused(&format!("`{path}` is no path into a plan"), "write it like network.successors=4");
+            return refused(
+                &format!("`{path}` is no path into a plan"),
+                "write it like network.successors=4",
+            );
         }
         let origins = std::mem::take(&mut self.origins);
         let mut reader = Reader { source, start: text.len() - written.len(), origins };
@@ -159,7 +162,10 @@ fn put(
             }
             ValueKind::Null | ValueKind::Scalar(_) => {
                 let message = format!("`{path}` is a single value, so `{step}` cannot be set in it");
-                return Err(Refusal::new(message, format!("set the whole of it: --set '{path}={{{step}: …}}'")));
+                return Err(Refusal::new(
+                    message,
+                    format!("set the whole of it: --set '{path}={{{step}: …}}'"),
+                ));
             }
         };
     }
@@ -187,7 +193,7 @@ impl Reader {
                 Err(Problem {
                     place: Some(place),
                     message: format!("this is no YAML that can be read: {message}"),
-                    hint: None,
+                    hint: Some(yaml_hint(error).to_owned()),
                 })
             }
         }
@@ -240,6 +246,17 @@ impl Reader {
     }
 }
 
+fn yaml_hint(error: &serde_saphyr::Error) -> &'static str {
+    use serde_saphyr::Error;
+    match error {
+        Error::DuplicateMappingKey { .. } => "keep one of the two",
+        Error::MultipleDocuments { .. } => "a file holds one plan: leave out what follows `---`",
+        Error::UnknownAnchor { .. } => "an alias `*name` stands for what was marked `&name` before",
+        Error::Budget { .. } => "a plan needs no such depth or size: write it flatter and shorter",
+        _ => "look at the indentation, the colons, the quotes and the brackets, here and in the line before",
+    }
+}
+
 fn byte_range(location: Location) -> Option<(usize, usize)> {
     let span = location.span();
     let from = usize::try_from(span.byte_offset()?).ok()?;
@@ -256,7 +273,8 @@ fn options() -> serde_saphyr::Options {
             max_nodes: VALUES_MAX,
             max_depth: DEPTH_MAX,
             flow_nesting_limit: DEPTH_MAX,
-            max_documents: 1,
+            // A second one is refused as such.
+            max_documents: 2,
             max_anchors: 1000,
             max_aliases: 1000,
             max_recorded_anchor_events: VALUES_MAX,
