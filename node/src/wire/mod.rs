@@ -25,6 +25,9 @@ pub const PREFIX_BYTES: usize = 4;
 /// The frame that announces the end of a link.
 pub const FAREWELL: [u8; PREFIX_BYTES] = [0; PREFIX_BYTES];
 
+/// The room made for a frame at once: most need no more.
+const ROOM_BYTES: usize = 192;
+
 /// The first byte of a routed message's body: postcard's number of [`Message::Route`].
 const ROUTE_TAG: u8 = 0;
 
@@ -34,6 +37,7 @@ const ROUTE_TAG: u8 = 0;
 /// [`WireError::TooLarge`] for a message that no receiver would take; `into` is then as before.
 pub fn encode(message: &Message, into: &mut Vec<u8>) -> Result<usize, WireError> {
     let start = into.len();
+    into.reserve(ROOM_BYTES);
     into.extend_from_slice(&FAREWELL);
     let written = postcard::serialize_with_flavor(message, Append(into));
     let bytes = into.len() - start - PREFIX_BYTES;
