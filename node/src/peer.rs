@@ -4,13 +4,15 @@
 //! wants done to an [`Outbox`] that the driver owns. It knows no clock, no socket, no task and no randomness but its seed,
 //! so the same inputs give the same outputs, to the byte.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::access_point::AccessPoint;
 use crate::config::NetConfig;
-use crate::core::Statistics;
+use crate::core::geometry::Offsets;
+use crate::core::{Context, Core, Statistics};
 use crate::id::Id;
 use crate::message::{Contact, Found, Message, RouteError};
 use crate::time::Time;
@@ -212,71 +214,97 @@ pub enum Phase {
 /// A node's whole protocol. See the [module](self).
 #[derive(Clone, Debug)]
 pub struct Peer {
-    net: NetConfig,
-    me: Contact,
+    core: Core,
 }
 
 impl Peer {
-    /// A node that is in no network yet. `me.id` must be on the ring of `net`.
+    /// A node that is in no network yet. `me.id` must be on the ring of `net`; `seed` is all the randomness it will have.
     pub fn new(net: NetConfig, me: Contact, seed: u64) -> Peer {
-        let _ = seed;
-        Peer { net, me }
+        Peer::with_offsets(net, me, seed, Arc::new(Offsets::new(net.geometry(), net.ring())))
+    }
+
+    /// The same, with a link table's offsets that many nodes share: they are those of `net`'s geometry and ring.
+    pub fn with_offsets(net: NetConfig, me: Contact, seed: u64, offsets: Arc<Offsets>) -> Peer {
+        Peer { core: Core::new(net, me, offsets, seed) }
     }
 
     /// Takes in what happened at `now`, and appends what is to be done to `out`. `now` never goes back.
     pub fn handle(&mut self, now: Time, input: Input, out: &mut Outbox) {
-        let _ = (now, input, out);
+        let core = &mut self.core;
+        let cx = &mut Context { now, out };
+        if core.phase == Phase::Ended && !matches!(input, Input::Command(_)) {
+            return;
+        }
+        match input {
+            Input::Create => core.create(cx),
+            Input::Join { bootstrap } => core.join(cx, bootstrap),
+            Input::Receive { from, message } => core.on_message(cx, from, message),
+            Input::LinkUp { contact } => core.on_link_up(cx, contact),
+            Input::LinkDown { contact, orderly } => core.on_link_down(cx, contact, orderly),
+            Input::Unreachable { contact: Some(contact), .. } => core.declare_dead(cx, contact),
+            Input::Unreachable { contact: None, reason, .. } => core.on_bootstrap_unreachable(cx, &reason),
+            Input::Tick => core.on_tick(cx),
+            Input::Command(Command::Lookup { operation, key }) => core.lookup(cx, operation, key),
+            Input::Command(Command::Send { destination, exact, payload }) => {
+                core.send_data(cx, destination, exact, payload);
+            }
+            Input::Command(Command::Leave) => core.leave(cx),
+        }
     }
 
     /// When the next [`Input::Tick`] is wanted, if at all.
     pub fn deadline(&self) -> Option<Time> {
-        None
+        self.core.deadline()
     }
 
     /// Where it stands in its life.
     pub fn phase(&self) -> Phase {
-        Phase::Idle
+        self.core.phase
     }
 
     /// The node itself.
     pub fn me(&self) -> Contact {
-        self.me
+        self.core.me
     }
 
     /// The network's settings.
     pub fn net(&self) -> NetConfig {
-        self.net
+        self.core.net
     }
 
     /// Its predecessor, if it knows one.
     pub fn predecessor(&self) -> Option<Contact> {
-        None
+        self.core.neighbours.predecessor()
     }
 
     /// Its successor list, nearest first; empty while it is alone.
     pub fn successors(&self) -> &[Contact] {
-        &[]
+        self.core.neighbours.successors()
     }
 
     /// Its finger table: the position that each finger stands for, and the node it points at, if any.
     pub fn fingers(&self) -> Vec<(Id, Option<Contact>)> {
-        Vec::new()
+        self.core.table.entries().collect()
     }
 
     /// Whether it answers for a key now.
     pub fn is_responsible_of(&self, key: Id) -> bool {
-        let _ = key;
-        false
+        self.core.is_responsible_of(key)
     }
 
     /// Whether a contact stands in one of its tables: such links are kept, others may be closed when idle.
     pub fn is_neighbour(&self, contact: &Contact) -> bool {
-        let _ = contact;
-        false
+        self.core.is_neighbour(contact)
+    }
+
+    /// Whether its successor list is full, so that as many neighbours may fail at once as it has entries. A smaller network
+    /// works too, but promises nothing.
+    pub fn is_fault_tolerant(&self) -> bool {
+        self.core.neighbours.successors().len() == self.core.net.successors()
     }
 
     /// What it has counted.
     pub fn statistics(&self) -> Statistics {
-        Statistics::default()
+        self.core.statistics
     }
 }
