@@ -163,6 +163,7 @@ impl Links {
         self.closing.push(key);
         if self.closing.len() > LINKS_CLOSING_MAX {
             let oldest = self.closing[0];
+            self.flush_one(oldest);
             self.remove(oldest);
         }
         last.then_some(contact)

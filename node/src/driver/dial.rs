@@ -71,22 +71,20 @@ impl Dials {
     }
 
     /// Adds a message to what waits for the dial to a node, and dials if that is not under way. As
-    /// [`Link::push`](crate::com::link::Link::push); `None`: too many dials are under way.
-    pub(super) fn push(
-        &mut self,
-        to: Contact,
-        message: &Message,
-    ) -> Option<Result<Option<usize>, WireError>> {
-        if !self.want(Target::Node(to)) {
-            return None;
+    /// [`Link::push`](crate::com::link::Link::push); dropped too where too many dials are under way.
+    pub(super) fn push(&mut self, to: Contact, message: &Message) -> Result<Option<usize>, WireError> {
+        let target = Target::Node(to);
+        if !self.want(target) {
+            return Ok(None);
         }
-        let dial = self.under_way.get_mut(&Target::Node(to))?;
-        if dial.queue.len() >= DIAL_QUEUE_BYTES_MAX {
-            return Some(Ok(None));
+        match self.under_way.get_mut(&target) {
+            Some(dial) if dial.queue.len() < DIAL_QUEUE_BYTES_MAX => {
+                let bytes = wire::encode(message, &mut dial.queue)?;
+                self.queued_bytes += bytes;
+                Ok(Some(bytes))
+            }
+            _ => Ok(None),
         }
-        let pushed = wire::encode(message, &mut dial.queue);
-        self.queued_bytes += *pushed.as_ref().unwrap_or(&0);
-        Some(pushed.map(Some))
     }
 
     /// Dials whoever is there; `false`: too many dials are under way.

@@ -157,6 +157,13 @@ impl Shared {
         }
     }
 
+    /// A link's task ends, and with it the bytes that it kept. It may end with its runtime, after a panic even.
+    fn forget_partial(&self, bytes: usize) {
+        if let Ok(mut state) = self.state.lock() {
+            state.keep_partial(bytes, 0);
+        }
+    }
+
     /// All that the node counts.
     pub(crate) fn snapshot(&self) -> Snapshot {
         self.lock().snapshot()

@@ -376,15 +376,9 @@ impl State {
             None if to == self.peer.me() => {
                 return self.unreachable(to.access_point, Some(to), HandshakeError::Itself.to_string());
             }
-            None => match self.dials.push(to, message) {
-                Some(pushed) => pushed,
-                None => {
-                    let reason = "too many dials are under way".to_owned();
-                    return self.unreachable(to.access_point, Some(to), reason);
-                }
-            },
+            None => self.dials.push(to, message),
         };
-        // What is dropped, since too much waits already, is sent again or elsewhere when no acknowledgement comes.
+        // What is dropped, since too much waits or is dialled already, is sent again or elsewhere when no acknowledgement comes.
         if let Ok(Some(bytes)) = sent {
             self.recorder.sent(kind, bytes);
         }

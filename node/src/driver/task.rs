@@ -99,7 +99,7 @@ impl Drop for LinkTask {
     fn drop(&mut self) {
         let kept = self.frames.kept_bytes();
         if kept > 0 {
-            self.shared.turn(|state, _| state.keep_partial(kept, 0));
+            self.shared.forget_partial(kept);
         }
     }
 }
@@ -135,14 +135,12 @@ impl DriverTask {
 
     /// Sets the timer. `true`: the deadline is here.
     fn arm(&mut self, now: Time, deadline: Option<Time>) -> bool {
-        if deadline == self.armed {
-            return false;
+        let due = deadline.is_some_and(|deadline| deadline <= now);
+        if due || deadline == self.armed {
+            return due;
         }
         self.armed = deadline;
         let Some(deadline) = deadline else { return false };
-        if deadline <= now {
-            return true;
-        }
         self.sleep.as_mut().reset(Instant::now() + deadline.since(now));
         false
     }

@@ -9,10 +9,10 @@ use super::{Histogram, Snapshot, Traffic};
 use crate::message::{MessageKind, RouteError};
 
 /// The longest latency that is told apart, in microseconds: a minute. A longer one counts as one of this length.
-pub const LATENCY_US_MAX: u64 = 60_000_000;
+const LATENCY_US_MAX: u64 = 60_000_000;
 
 /// The most hops that are told apart.
-pub const HOPS_MAX: u64 = 1024;
+const HOPS_MAX: u64 = 1024;
 
 /// Decimal digits that a histogram keeps of a value.
 const SIGNIFICANT_DIGITS: u8 = 2;

@@ -78,11 +78,8 @@ fn check(message: &Message, ring: Ring) -> Result<(), WireError> {
         Message::JoinOffer { successors, .. }
         | Message::Left { successors }
         | Message::Introduce { successors } => check_contacts(successors, ring),
-        Message::HandOver { predecessor, successors } => {
-            check_id(predecessor.id, ring)?;
-            check_contacts(successors, ring)
-        }
-        Message::Neighbours { predecessor, successors, .. } => {
+        Message::HandOver { predecessor, successors }
+        | Message::Neighbours { predecessor, successors, .. } => {
             check_contacts(predecessor.as_slice(), ring)?;
             check_contacts(successors, ring)
         }
@@ -90,7 +87,7 @@ fn check(message: &Message, ring: Ring) -> Result<(), WireError> {
             check_contacts(predecessor.as_slice(), ring)
         }
         Message::Answer { result: Err(_), .. }
-        | Message::JoinConfirm
+        | Message::JoinConfirm { .. }
         | Message::LeaveTaken(_)
         | Message::Query { .. }
         | Message::Busy { .. }

@@ -77,8 +77,8 @@ fn message() -> impl Strategy<Value = Message> {
         }),
         (any::<u64>(), contacts())
             .prop_map(|(sequence, successors)| Message::JoinOffer { sequence, successors }),
-        Just(Message::JoinConfirm),
-        (contact(), contacts())
+        any::<u64>().prop_map(|sequence| Message::JoinConfirm { sequence }),
+        (prop::option::of(contact()), contacts())
             .prop_map(|(predecessor, successors)| Message::HandOver { predecessor, successors }),
         prop::option::of(contact()).prop_map(|predecessor| Message::Leave { predecessor }),
         any::<bool>().prop_map(Message::LeaveTaken),
@@ -217,7 +217,7 @@ fn ids_off_the_ring_are_refused_wherever_they_stand() {
         route(1, 1, Some(Id(100))),
         Message::Left { successors: vec![someone(100)] },
         Message::Notify { predecessor: Some(someone(100)) },
-        Message::HandOver { predecessor: someone(100), successors: Vec::new() },
+        Message::HandOver { predecessor: Some(someone(100)), successors: Vec::new() },
         Message::Check { token: 1, target: Id(100) },
         Message::Answer {
             sequence: 1,
@@ -241,7 +241,7 @@ fn an_oversized_frame_is_refused_by_its_prefix_alone() {
 #[test]
 fn bytes_behind_a_message_are_refused() {
     let mut frame = Vec::new();
-    encode(&Message::JoinConfirm, &mut frame).unwrap();
+    encode(&Message::LeaveTaken(true), &mut frame).unwrap();
     frame.push(0);
     assert_eq!(decode(&frame[PREFIX_BYTES..], Ring::DEFAULT), Err(WireError::Trailing { bytes: 1 }));
 }
