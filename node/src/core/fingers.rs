@@ -3,12 +3,12 @@
 
 use std::collections::BTreeSet;
 
+use crate::core::effect::{Event, Phase};
 use crate::core::lookup::LookupPurpose;
 use crate::core::repair::Purpose;
 use crate::core::{Context, Core};
 use crate::id::Id;
 use crate::message::{Contact, Found, Message};
-use crate::peer::{Event, Phase};
 
 /// How many fingers are looked up at a time.
 const FINGER_LOOKUPS_MAX: usize = 2;
@@ -96,11 +96,24 @@ impl Core {
     /// The counter-clockwise positions begin where the range does.
     pub(crate) fn fingers_follow_predecessor(&mut self, cx: &mut Context<'_>) {
         self.table.move_range_start(self.neighbours.range_start());
+        for index in (0..self.table.len()).filter(|index| self.table.is_own(*index)).collect::<Vec<_>>() {
+            self.set_finger(cx, index, None);
+        }
         if let (Some(predecessor), Some(second)) =
             (self.neighbours.predecessor(), self.neighbours.second_predecessor())
         {
             self.point_fingers(cx, self.net.ring().add(second, 1), predecessor);
         }
+    }
+
+    /// Whether the neighbours alone show that a finger is right.
+    fn is_known_right(&self, index: usize) -> bool {
+        let (ring, target, finger) = (self.net.ring(), self.table.target(index), self.table.finger(index));
+        let within = |start: Option<Id>, end: Option<Contact>| {
+            finger == end && start.zip(end).is_some_and(|(start, end)| ring.in_range(target, start, end.id))
+        };
+        within(Some(self.me.id), self.neighbours.successor())
+            || within(self.neighbours.second_predecessor(), self.neighbours.predecessor())
     }
 
     /// A message went by a finger that is not responsible for its position any more.
@@ -116,15 +129,20 @@ impl Core {
     pub(crate) fn check_next_finger(&mut self, cx: &mut Context<'_>) {
         self.refresh_all_fingers(cx);
         let length = self.table.len();
-        let near = [self.neighbours.successor(), self.neighbours.predecessor()];
         let turn =
             (0..length).map(|step| (self.finger_upkeep.next_check + step) % length).find_map(|index| {
-                let finger = self.table.finger(index).filter(|finger| !near.contains(&Some(*finger)))?;
+                let finger = self.table.finger(index).filter(|_| !self.is_known_right(index))?;
                 Some((index, finger))
             });
         let Some((index, finger)) = turn else { return };
-        let same = (index..length).take_while(|next| self.table.finger(*next) == Some(finger)).count();
-        self.finger_upkeep.next_check = (index + same) % length;
+        let run: Vec<usize> =
+            (index..length).take_while(|next| self.table.finger(*next) == Some(finger)).collect();
+        self.finger_upkeep.next_check = (index + run.len()) % length;
+        // Of all positions for which one node stands, a newcomer takes the one farthest before the node first.
+        let ring = self.net.ring();
+        let farthest =
+            run.into_iter().max_by_key(|index| ring.distance(self.table.target(*index), finger.id));
+        let index = farthest.unwrap_or(index);
         self.request(cx, finger, Purpose::Finger { index, target: self.table.target(index) });
     }
 

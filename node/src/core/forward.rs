@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use crate::core::effect::{Delivery, Event, Observation, Output, Phase};
 use crate::core::route::{Decision, NextHop, Way};
 use crate::core::rtt::ACK_HELD_MAX;
 use crate::core::timers::Timer;
@@ -13,7 +14,6 @@ use crate::message::{
     ACKS_MAX, Ack, Body, Contact, Found, HopVerdict, Message, MessageKind, PAYLOAD_BYTES_MAX, Route,
     RouteError,
 };
-use crate::peer::{Delivery, Event, Observation, Output, Phase};
 use crate::time::Time;
 
 /// The most messages that a node has on their way to a next hop that has not acknowledged them.
@@ -78,15 +78,27 @@ impl Core {
         let hop = route.hop;
         let verdict = match refusal {
             Some(verdict) => verdict,
-            None if self.dispatch(cx, route, Vec::new()) => HopVerdict::Stale,
+            None if self.dispatch_from(cx, Some(from.id), route, Vec::new()) => HopVerdict::Stale,
             None => HopVerdict::Taken,
         };
         self.acknowledge(cx, from, hop, verdict);
     }
 
-    /// Sends a message on its way, or takes it in. Returns whether the entry that brought it here was stale.
-    pub(crate) fn dispatch(&mut self, cx: &mut Context<'_>, route: Route, tried: Vec<Id>) -> bool {
-        let way = Way { hops: route.hops, entry: route.entry, backward: route.backward, excluded: &tried };
+    /// Sends a message that starts here, or goes on elsewhere, on its way, or takes it in.
+    pub(crate) fn dispatch(&mut self, cx: &mut Context<'_>, route: Route, tried: Vec<Id>) {
+        self.dispatch_from(cx, None, route, tried);
+    }
+
+    /// The same for a message that came from another node. Returns whether the entry that brought it was stale.
+    fn dispatch_from(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: Option<Id>,
+        route: Route,
+        tried: Vec<Id>,
+    ) -> bool {
+        let Route { hops, entry, backward, .. } = route;
+        let way = Way { hops, entry, backward, from, excluded: &tried };
         match self.router().decide(route.key, way) {
             Decision::Mine if self.handed_over => self.forward_to_heir(cx, route, tried),
             Decision::Mine => self.arrive(cx, route),

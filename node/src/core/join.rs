@@ -10,10 +10,10 @@
 use std::time::Duration;
 
 use crate::access_point::AccessPoint;
+use crate::core::effect::{Event, JoinError, Output, Phase};
 use crate::core::timers::Timer;
 use crate::core::{Context, Core};
 use crate::message::{Body, Contact, Message, Route, RouteError};
-use crate::peer::{Event, JoinError, Output, Phase};
 
 /// How often a join is tried, over all access points.
 pub(crate) const JOIN_ATTEMPTS_MAX: u32 = 12;

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use crate::core::effect::{Event, Phase};
 use crate::core::timers::Timer;
 use crate::core::{Context, Core};
 use crate::message::{Contact, Message};
-use crate::peer::{Event, Phase};
 use crate::time::Time;
 
 /// How long a node tries to hand over before it goes without.

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use crate::core::effect::{Observation, Output, Phase};
 use crate::core::timers::Timer;
 use crate::core::{Context, Core};
 use crate::id::Id;
 use crate::message::{Body, Found, RouteError};
-use crate::peer::{Observation, Output, Phase};
 use crate::time::Time;
 
 /// The most look-ups that a node has on their way.

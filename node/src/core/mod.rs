@@ -4,6 +4,7 @@
 //! [`Core`] holds a node's state; each flow of the protocol is a file that adds its steps to it. The rules that need no
 //! messages stand apart: [`geometry`], `ring`, `table`, `route`, `rtt`.
 
+pub mod effect;
 pub mod geometry;
 pub mod rtt;
 pub(crate) mod timers;
@@ -17,6 +18,8 @@ mod join;
 mod leave;
 mod repair;
 pub mod stabilise;
+#[cfg(test)]
+mod golden;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,9 +29,9 @@ use rand_pcg::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
 use crate::config::NetConfig;
+use crate::core::effect::{Event, Outbox, Output, Phase};
 use crate::id::Id;
 use crate::message::{Contact, Found, Message, MessageKind, RouteError};
-use crate::peer::{Event, Outbox, Output, Phase};
 use crate::time::Time;
 use fingers::FingerUpkeep;
 use forward::{AckQueues, Delivered, PendingHop, Sent};

@@ -1,11 +1,11 @@
 //! Requests to single nodes, and what follows when one does not answer: it is taken for dead, taken out of the tables, and
 //! what was on its way to it goes elsewhere.
 
+use crate::core::effect::{Event, Phase};
 use crate::core::timers::Timer;
 use crate::core::{Context, Core};
 use crate::id::Id;
 use crate::message::{Contact, Message};
-use crate::peer::{Event, Phase};
 use crate::time::Time;
 
 /// How often a request is sent before its receiver is taken for dead; each time-out is twice as long as the last.

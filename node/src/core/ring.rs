@@ -13,6 +13,8 @@ pub(crate) struct Neighbours {
     me: Id,
     length: usize,
     predecessor: Option<Contact>,
+    /// While no predecessor is known: the id of the last one, where the range that it answers for begins.
+    last_predecessor: Option<Id>,
     /// The predecessor's own predecessor: the start of its range.
     second_predecessor: Option<Id>,
     successors: Vec<Contact>,
@@ -21,7 +23,15 @@ pub(crate) struct Neighbours {
 impl Neighbours {
     /// No neighbours yet; lists will have at most `length` entries.
     pub(crate) fn new(ring: Ring, me: Id, length: usize) -> Neighbours {
-        Neighbours { ring, me, length, predecessor: None, second_predecessor: None, successors: Vec::new() }
+        Neighbours {
+            ring,
+            me,
+            length,
+            predecessor: None,
+            last_predecessor: None,
+            second_predecessor: None,
+            successors: Vec::new(),
+        }
     }
 
     pub(crate) fn predecessor(&self) -> Option<Contact> {
@@ -45,17 +55,20 @@ impl Neighbours {
         self.successors.is_empty() && self.predecessor.is_none()
     }
 
-    /// Whether `key` is in `(predecessor, me]`. Without a predecessor that is known only where there are no others at all.
+    /// Whether `key` is in `(predecessor, me]`. After the predecessor's death the range stays what it was until another is
+    /// known; a node that never had one answers for everything while it is alone, and else for itself only.
     pub(crate) fn is_mine(&self, key: Id) -> bool {
-        match self.predecessor {
-            Some(predecessor) => self.ring.in_range(key, predecessor.id, self.me),
-            None => self.successors.is_empty() || key == self.me,
+        match self.predecessor.map(|predecessor| predecessor.id).or(self.last_predecessor) {
+            _ if self.is_alone() => true,
+            Some(start) => self.ring.in_range(key, start, self.me),
+            None => key == self.me,
         }
     }
 
     /// The first id of the range that it answers for.
     pub(crate) fn range_start(&self) -> Id {
-        self.predecessor.map_or(self.me, |predecessor| self.ring.add(predecessor.id, 1))
+        let before = self.predecessor.map(|predecessor| predecessor.id).or(self.last_predecessor);
+        before.map_or(self.me, |before| self.ring.add(before, 1))
     }
 
     /// Whether `node` would be a closer successor than the present one.
@@ -90,6 +103,8 @@ impl Neighbours {
     /// The predecessor becomes `predecessor`, whose own is `second`. Returns whether it changed.
     pub(crate) fn follow(&mut self, predecessor: Option<Contact>, second: Option<Id>) -> bool {
         let changed = self.predecessor != predecessor;
+        self.last_predecessor =
+            predecessor.or(self.predecessor).map(|contact| contact.id).or(self.last_predecessor);
         self.predecessor = predecessor;
         self.second_predecessor = second;
         changed
@@ -99,8 +114,7 @@ impl Neighbours {
     pub(crate) fn remove(&mut self, contact: &Contact) -> (bool, bool) {
         let was_predecessor = self.predecessor == Some(*contact);
         if was_predecessor {
-            self.predecessor = None;
-            self.second_predecessor = None;
+            self.follow(None, None);
         }
         let before = self.successors.len();
         self.successors.retain(|successor| successor != contact);

@@ -42,6 +42,8 @@ pub(crate) struct Way<'a> {
     /// The position for which the previous hop thought this node responsible.
     pub(crate) entry: Option<Id>,
     pub(crate) backward: u8,
+    /// The node that it came from, unless it started here.
+    pub(crate) from: Option<Id>,
     /// Nodes that have not answered, or refused.
     pub(crate) excluded: &'a [Id],
 }
@@ -74,10 +76,13 @@ impl Router<'_> {
         })
     }
 
-    /// A node that does not know its predecessor is responsible for what the node before it sends: the sender says from which
-    /// position on.
+    /// A node that does not know its predecessor is responsible for what comes from a node that takes it for its successor:
+    /// that one speaks for all ids after its own.
     fn is_claimed(&self, key: Id, way: Way<'_>) -> bool {
-        self.neighbours.predecessor().is_none() && way.entry.is_some_and(|entry| self.reaches(entry, key))
+        let from_predecessor = way.from.is_some_and(|from| way.entry == Some(self.ring.add(from, 1)));
+        from_predecessor
+            && self.neighbours.predecessor().is_none()
+            && way.entry.is_some_and(|entry| self.reaches(entry, key))
     }
 
     /// Whether `key` is in `[entry, me]`.

@@ -7,11 +7,11 @@
 
 use std::time::Duration;
 
+use crate::core::effect::{Event, Phase};
 use crate::core::repair::Purpose;
 use crate::core::timers::Timer;
 use crate::core::{Context, Core};
 use crate::message::{Contact, Message};
-use crate::peer::{Event, Phase};
 use crate::time::Time;
 
 /// The period of rounds while neighbours change.

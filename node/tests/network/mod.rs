@@ -1,6 +1,6 @@
 //! A seeded network in memory for tests of the pure protocol: links with random latency that keep order, crashes that break
 //! links, and a clock that jumps from event to event. The same seed is the same run.
-#![allow(dead_code)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::panic)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -159,13 +159,25 @@ impl Network {
         operation
     }
 
-    /// A whole look-up.
-    pub fn look_up(&mut self, from: Id, key: Id) -> Result<Found, RouteError> {
+    /// A whole look-up, with all nodes that were the key's responsible at some moment of it.
+    pub fn look_up(&mut self, from: Id, key: Id) -> (Result<Found, RouteError>, BTreeSet<Id>) {
+        let (result, rightful) = self.look_up_unless_gone(from, key);
+        (result.expect("the asking node lives"), rightful)
+    }
+
+    /// The same, where the asking node may be gone before the look-up has ended.
+    pub fn look_up_unless_gone(
+        &mut self,
+        from: Id,
+        key: Id,
+    ) -> (Option<Result<Found, RouteError>>, BTreeSet<Id>) {
+        let mut rightful = self.rightful(key);
         let operation = self.lookup(from, key);
-        self.run_until("the look-up has ended", Duration::from_secs(30), |n| {
-            n.applications[&from].completed.contains_key(&operation)
+        self.run_until("the look-up has ended", Duration::from_secs(60), |n| {
+            rightful.append(&mut n.rightful(key));
+            n.applications[&from].completed.contains_key(&operation) || !n.peers.contains_key(&from)
         });
-        self.applications[&from].completed[&operation]
+        (self.applications[&from].completed.get(&operation).copied(), rightful)
     }
 
     pub fn send(&mut self, from: Id, destination: Id, exact: bool, text: &str) {
@@ -177,6 +189,20 @@ impl Network {
     pub fn responsible(&self, key: Id) -> Id {
         let members = self.members();
         *members.iter().find(|id| **id >= key).unwrap_or(&members[0])
+    }
+
+    /// The nodes that may answer for a key now: the first after it, and, while nodes are leaving, the first that stays.
+    pub fn rightful(&self, key: Id) -> BTreeSet<Id> {
+        let first = |phases: &[Phase]| {
+            let live: Vec<Id> = self
+                .peers
+                .values()
+                .filter(|peer| phases.contains(&peer.phase()))
+                .map(|peer| peer.me().id)
+                .collect();
+            live.iter().find(|id| **id >= key).or(live.first()).copied()
+        };
+        [first(&[Phase::Member]), first(&[Phase::Member, Phase::Leaving])].into_iter().flatten().collect()
     }
 
     /// Whether each member's neighbours are the right ones, as deep as successor lists go.
@@ -220,18 +246,24 @@ impl Network {
 
     /// The ring as its members see it, for people.
     pub fn describe(&self) -> String {
-        self.peers
-            .values()
-            .map(|peer| {
-                let successors: Vec<Id> = peer.successors().iter().map(|contact| contact.id).collect();
-                let predecessor = peer.predecessor().map(|contact| contact.id);
-                format!(
-                    "{} {:?}: predecessor {predecessor:?}, successors {successors:?}\n",
-                    peer.me().id,
-                    peer.phase()
-                )
-            })
-            .collect()
+        let describe = |peer: &Peer| {
+            let ids = |contacts: &[Contact]| contacts.iter().map(|contact| contact.id).collect::<Vec<_>>();
+            let known = |contact: Option<Contact>| contact.map_or(peer.me().id, |contact| contact.id);
+            let wrong: Vec<_> = peer
+                .fingers()
+                .into_iter()
+                .map(|(target, contact)| (target, known(contact), self.rightful(target)))
+                .filter(|(_, known, right)| !right.contains(known))
+                .collect();
+            format!(
+                "{} {:?}: predecessor {:?}, successors {:?}, wrong fingers {wrong:?}\n",
+                peer.me().id,
+                peer.phase(),
+                peer.predecessor().map(|contact| contact.id),
+                ids(peer.successors()),
+            )
+        };
+        self.peers.values().map(describe).collect()
     }
 
     /// Does the next thing that happens before `end`.

@@ -1,0 +1,290 @@
+//! From what a plan says to a [`Plan`] that can run. All mistakes are looked for, and told at once.
+
+mod whole;
+
+use std::time::Duration;
+
+use p2ps::config::{Geometry, NetConfig};
+use p2ps::id::Ring;
+
+use super::decode::Field;
+use super::diagnose::{PROBLEMS_MAX, Problem};
+use super::document::{Document, ValueIndex};
+use super::expect::Expect;
+use super::geometry::{Bound, at_most};
+use super::resolved::amount_text;
+use super::schema::{RawAtMost, RawGeometry, RawJoin, RawKeys, RawNetwork, RawPlan, RawStep, RawWorkload};
+use super::units::{Name, Rate, Unit};
+use super::{
+    Amount, EXPECTATIONS_MAX, Expectation, NODES_MAX, Plan, STEPS_MAX, Step, StepEvent, WORKLOADS_MAX,
+    Workload, join_time,
+};
+
+/// How fast nodes join where the plan does not say.
+const JOIN_RATE_DEFAULT: f64 = 20.0;
+
+/// Checks what `document` says as `raw`.
+pub(crate) fn check(raw: RawPlan, document: &Document) -> Result<Plan, Vec<Problem>> {
+    let mut checker = Checker { document, problems: Vec::new() };
+    let plan = checker.plan(&raw);
+    match plan {
+        Some(plan) if checker.problems.is_empty() => Ok(plan),
+        _ => {
+            checker.problems.sort_by_key(|problem| {
+                problem.place.as_ref().map(|place| (place.source.is_override, place.offset))
+            });
+            checker.problems.truncate(PROBLEMS_MAX);
+            Err(checker.problems)
+        }
+    }
+}
+
+struct Checker<'a> {
+    document: &'a Document,
+    problems: Vec<Problem>,
+}
+
+/// A value, and where it was written.
+#[derive(Clone, Copy)]
+struct At<T>(T, ValueIndex);
+
+impl Checker<'_> {
+    fn plan(&mut self, raw: &RawPlan) -> Option<Plan> {
+        let name = self.read::<Name>(&raw.name);
+        let seed = self.read_or(raw.seed.as_ref(), 0);
+        let net = self.network(raw.network.as_ref());
+        let nodes = self.nodes(&raw.nodes, net.as_ref());
+        let join_rate = self.join(raw.join.as_ref());
+        let workload = self.workload(raw.workload.as_deref().unwrap_or_default());
+        let timeline = self.timeline(raw.timeline.as_deref().unwrap_or_default());
+        let expect = self.expectations(raw.expect.as_deref().unwrap_or_default());
+        let duration = raw.duration.as_ref().map(|field| At(self.read::<Duration>(field), field.index));
+
+        let (Some(nodes), Some(join_rate)) = (nodes, join_rate) else { return None };
+        let join_end = join_time(join_rate, nodes - 1);
+        if let (Some(steps), Some(net)) = (&timeline, &net) {
+            self.population(nodes, join_rate, steps, net.ring(), raw.nodes.index);
+        }
+        let duration = match duration {
+            None => self.default_duration(
+                join_end,
+                timeline.as_deref().unwrap_or_default(),
+                &expect,
+                raw.nodes.index,
+            ),
+            Some(At(None, _)) => None,
+            Some(At(Some(duration), at)) => {
+                self.within_duration(
+                    At(duration, at),
+                    join_end,
+                    timeline.as_deref().unwrap_or_default(),
+                    &expect,
+                );
+                Some(duration)
+            }
+        };
+        let (Some(duration), Some(workload), Some(timeline)) = (duration, workload, timeline) else {
+            return None;
+        };
+        self.measured(&workload, &expect);
+        self.operations(&workload, duration);
+        let plan = Plan {
+            name: name?.0,
+            seed: seed?,
+            net: net?,
+            nodes,
+            join_rate,
+            workload: workload.into_iter().map(|At(workload, _)| workload).collect(),
+            timeline: timeline.into_iter().map(|At(step, _)| step).collect(),
+            duration,
+            expect: expect.into_iter().map(|At(expectation, _)| expectation).collect(),
+        };
+        Some(plan)
+    }
+
+    fn network(&mut self, raw: Option<&RawNetwork>) -> Option<NetConfig> {
+        let default = NetConfig::default();
+        let Some(raw) = raw else { return Some(default) };
+        let ring = self.read_or(raw.max_size.as_ref(), default.ring());
+        let successors = self.read_or(raw.successors.as_ref(), default.successors() as u8);
+        let geometry = match raw.geometry.as_ref() {
+            None => Some(default.geometry()),
+            Some(geometry) => self.geometry(geometry, ring),
+        };
+        let (ring, geometry, successors) = (ring?, geometry?, successors?);
+        // The geometry has been checked: what is left to refuse is the successor list's length.
+        match (NetConfig::new(ring, geometry, successors), &raw.successors) {
+            (Ok(net), _) => Some(net),
+            (Err(error), field) => {
+                self.problem(field.as_ref().map(|field| field.index), error.to_string(), None);
+                None
+            }
+        }
+    }
+
+    fn geometry(&mut self, raw: &RawGeometry, ring: Option<Ring>) -> Option<Geometry> {
+        let (geometry, index) = match raw {
+            RawGeometry::Chord => return Some(Geometry::Chord),
+            RawGeometry::Dks(raw) => (Geometry::Dks { k: self.read(&raw.k)? }, raw.k.index),
+            RawGeometry::Tango(raw) => {
+                let (k, symmetric) = (self.read(&raw.k), self.read_or(raw.symmetric.as_ref(), false));
+                (Geometry::Tango { k: k?, symmetric: symmetric? }, raw.k.index)
+            }
+            RawGeometry::AtMost(raw) => {
+                let (field, bound): (_, fn(u32) -> Bound) = match raw {
+                    RawAtMost::Hops(field) => (field, Bound::Hops),
+                    RawAtMost::Links(field) => (field, Bound::Links),
+                };
+                return match at_most(bound(self.read(field)?), ring?) {
+                    Ok(geometry) => Some(geometry),
+                    Err(error) => self.refuse(field.index, error.message, error.hint),
+                };
+            }
+        };
+        match geometry.checked() {
+            Ok(geometry) => Some(geometry),
+            Err(error) => {
+                self.problem(Some(index), error.to_string(), None);
+                None
+            }
+        }
+    }
+
+    fn nodes(&mut self, field: &Field<u32>, net: Option<&NetConfig>) -> Option<u32> {
+        let nodes = self.read(field)?;
+        if nodes == 0 {
+            return self.refuse(field.index, "a network has at least one node", "write a number such as 64");
+        }
+        if nodes > NODES_MAX {
+            let message = format!("{nodes} nodes are more than one run can have");
+            return self.refuse(field.index, message, format!("at most {NODES_MAX}"));
+        }
+        if let Some(ring) = net.map(NetConfig::ring).filter(|ring| u128::from(nodes) > ring.max_size()) {
+            let message = format!("{nodes} nodes do not fit on a ring of {ring} ids");
+            return self.refuse(
+                field.index,
+                message,
+                "each node has its own id: raise network.max_size or take fewer nodes",
+            );
+        }
+        Some(nodes)
+    }
+
+    /// `Some(None)`: all at once.
+    fn join(&mut self, raw: Option<&RawJoin>) -> Option<Option<f64>> {
+        match raw {
+            None => Some(Some(JOIN_RATE_DEFAULT)),
+            Some(RawJoin::AtOnce) => Some(None),
+            Some(RawJoin::Rate(field)) => self.read(field).map(|Rate(rate)| Some(rate)),
+        }
+    }
+
+    fn workload(&mut self, raw: &[RawWorkload]) -> Option<Vec<At<Workload>>> {
+        let mut all = Vec::new();
+        for (number, RawWorkload::Lookup(raw)) in raw.iter().enumerate() {
+            match raw.keys {
+                None | Some(RawKeys::Uniform) => {}
+            }
+            let rate = self.read(&raw.rate);
+            if number == WORKLOADS_MAX {
+                self.problem(
+                    Some(raw.rate.index),
+                    format!("a plan has at most {WORKLOADS_MAX} workloads"),
+                    None,
+                );
+                return None;
+            }
+            all.push(rate.map(|Rate(rate)| At(Workload::Lookup { rate }, raw.rate.index)));
+        }
+        all.into_iter().collect()
+    }
+
+    /// The steps in time order; steps of one time stay in the plan's order.
+    fn timeline(&mut self, raw: &[RawStep]) -> Option<Vec<At<Step>>> {
+        if let Some(step) = raw.get(STEPS_MAX) {
+            let message = format!("a timeline has at most {STEPS_MAX} steps, this one has {}", raw.len());
+            self.problem(Some(step.at.index), message, None);
+            return None;
+        }
+        let steps: Vec<Option<At<Step>>> = raw.iter().map(|step| self.step(step)).collect();
+        let mut steps: Vec<At<Step>> = steps.into_iter().collect::<Option<_>>()?;
+        steps.sort_by_key(|At(step, _)| step.at);
+        Some(steps)
+    }
+
+    fn step(&mut self, raw: &RawStep) -> Option<At<Step>> {
+        let at = self.read(&raw.at);
+        let said = events_of(raw);
+        match said.as_slice() {
+            [(name, field, event)] => {
+                let amount = self.read(field)?;
+                Some(At(
+                    Step { at: at?, event: event(amount), text: format!("{name} {}", amount_text(amount)) },
+                    field.index,
+                ))
+            }
+            [] => {
+                let hint = "add join, leave, kill or restart, as in {at: 30s, kill: 10%}";
+                self.refuse(raw.at.index, "this step does nothing", hint)
+            }
+            [(first, ..), (second, field, _), ..] => {
+                let message = format!("a step does one thing, but this one says both {first} and {second}");
+                self.refuse(field.index, message, "write one step for each, with the same `at`")
+            }
+        }
+    }
+
+    fn expectations(&mut self, raw: &[Field<Expect>]) -> Vec<At<Expectation>> {
+        if let Some(field) = raw.get(EXPECTATIONS_MAX) {
+            self.problem(
+                Some(field.index),
+                format!("a plan has at most {EXPECTATIONS_MAX} expectations"),
+                None,
+            );
+        }
+        let known = raw.iter().take(EXPECTATIONS_MAX);
+        known
+            .filter_map(|field| self.read(field).map(|Expect(expectation)| At(expectation, field.index)))
+            .collect()
+    }
+
+    fn read<U: Unit>(&mut self, field: &Field<U>) -> Option<U> {
+        match U::parse(field.text.trim()) {
+            Ok(value) => Some(value),
+            Err(error) => self.refuse(field.index, error.message, error.hint),
+        }
+    }
+
+    fn read_or<U: Unit>(&mut self, field: Option<&Field<U>>, default: U) -> Option<U> {
+        field.map_or(Some(default), |field| self.read(field))
+    }
+
+    fn refuse<T>(
+        &mut self,
+        index: ValueIndex,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Option<T> {
+        self.problem(Some(index), message.into(), Some(hint.into()));
+        None
+    }
+
+    fn problem(&mut self, index: Option<ValueIndex>, message: String, hint: Option<String>) {
+        let place = index.and_then(|index| self.document.place(index));
+        let path = index.map_or("", |index| self.document.path(index));
+        let message = if path.is_empty() { message } else { format!("`{path}`: {message}") };
+        self.problems.push(Problem { place, message, hint });
+    }
+}
+
+/// Something that a step says: its key, how many nodes, and what is done to them.
+type Said<'a> = (&'static str, &'a Field<Amount>, fn(Amount) -> StepEvent);
+
+/// Everything that a step says: one thing, if it is right.
+fn events_of(raw: &RawStep) -> Vec<Said<'_>> {
+    let join = raw.join.as_ref().map(|field| -> Said<'_> { ("join", field, StepEvent::Join) });
+    let leave = raw.leave.as_ref().map(|field| -> Said<'_> { ("leave", field, StepEvent::Leave) });
+    let kill = raw.kill.as_ref().map(|field| -> Said<'_> { ("kill", field, StepEvent::Kill) });
+    let restart = raw.restart.as_ref().map(|field| -> Said<'_> { ("restart", field, StepEvent::Restart) });
+    [join, leave, kill, restart].into_iter().flatten().collect()
+}
