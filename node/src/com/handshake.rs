@@ -259,5 +259,19 @@ pub enum HandshakeError {
     Full,
 }
 
+impl HandshakeError {
+    /// Whether another attempt with the same node must end in the same way.
+    pub fn is_final(&self) -> bool {
+        matches!(
+            self,
+            HandshakeError::NotP2ps
+                | HandshakeError::OtherVersion { .. }
+                | HandshakeError::OtherSettings { .. }
+                | HandshakeError::OffRing { .. }
+                | HandshakeError::Itself
+        )
+    }
+}
+
 #[cfg(test)]
 mod tests;

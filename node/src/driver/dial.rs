@@ -160,17 +160,14 @@ async fn dial_to(shared: Arc<Shared>, target: Target) {
             }
             Err(error) => error,
         };
-        let reason = error.to_string();
         let access_point = target.access_point();
         match target {
             Target::Node(contact) => {
+                let reason = error.to_string();
                 state.events.put(NodeEvent::Refused { access_point, error }, 1);
                 state.unreachable(access_point, Some(contact), reason);
             }
-            Target::Anyone(_) => {
-                state.refusal = Some((access_point, error));
-                state.unreachable(access_point, None, reason);
-            }
+            Target::Anyone(_) => state.bootstrap_refused(access_point, error),
         }
     });
 }

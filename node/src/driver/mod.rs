@@ -92,10 +92,7 @@ impl Shared {
     /// Creates a network, or joins one.
     pub(crate) fn enter(&self, input: Input) -> oneshot::Receiver<Result<(), JoinFailure>> {
         let (sender, receiver) = oneshot::channel();
-        self.turn(|state, now| {
-            state.entered = Some(sender);
-            state.handle(now, input);
-        });
+        self.turn(|state, now| state.enter(now, input, sender));
         receiver
     }
 

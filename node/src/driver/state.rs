@@ -77,6 +77,13 @@ pub(crate) struct JoinFailure {
 }
 
 #[derive(Debug)]
+struct Entering {
+    waiter: oneshot::Sender<Result<(), JoinFailure>>,
+    /// Whom the node may still join by.
+    access_points: BTreeSet<AccessPoint>,
+}
+
+#[derive(Debug)]
 struct Operation {
     intended: Time,
     issued: Time,
@@ -108,14 +115,14 @@ pub(crate) struct State {
     pub(crate) peer: Peer,
     pub(crate) turn: u64,
     pub(crate) acceptor: Option<AbortHandle>,
-    pub(crate) entered: Option<oneshot::Sender<Result<(), JoinFailure>>>,
+    entering: Option<Entering>,
     pub(super) links: Links,
     pub(super) dials: Dials,
     /// What the peer is told when its turn comes: the answers to its own wishes that are known at once.
     pub(super) inputs: VecDeque<Input>,
     pub(super) driver_waker: Option<Waker>,
     pub(super) driver_woken: bool,
-    pub(super) refusal: Option<(AccessPoint, HandshakeError)>,
+    refusal: Option<(AccessPoint, HandshakeError)>,
     pub(super) events: Sender<NodeEvent>,
     messages: Sender<Delivery>,
     outbox: Outbox,
@@ -134,7 +141,7 @@ impl State {
             peer,
             turn: 0,
             acceptor: None,
-            entered: None,
+            entering: None,
             links: Links::default(),
             dials: Dials::default(),
             inputs: VecDeque::new(),
@@ -317,7 +324,7 @@ impl State {
         }
         self.inputs.clear();
         self.operations.clear();
-        self.entered = None;
+        self.entering = None;
         self.leaving.clear();
         self.messages.close();
         self.events.close();
@@ -401,6 +408,41 @@ impl State {
         self.inputs.push_back(Input::Unreachable { access_point, contact, reason });
     }
 
+    /// Creates a network, or joins one.
+    pub(super) fn enter(
+        &mut self,
+        now: Time,
+        input: Input,
+        waiter: oneshot::Sender<Result<(), JoinFailure>>,
+    ) {
+        let access_points = match &input {
+            Input::Join { bootstrap } => bootstrap.iter().copied().collect(),
+            _ => BTreeSet::new(),
+        };
+        self.entering = Some(Entering { waiter, access_points });
+        self.handle(now, input);
+    }
+
+    /// A node to join by makes no link. Where none of them ever will, the join ends here: trying again is of no use.
+    pub(super) fn bootstrap_refused(&mut self, access_point: AccessPoint, error: HandshakeError) {
+        let reason = error.to_string();
+        if error.is_final()
+            && let Some(entering) = &mut self.entering
+            && entering.access_points.remove(&access_point)
+            && entering.access_points.is_empty()
+            && let Some(entering) = self.entering.take()
+        {
+            let failure = JoinFailure {
+                error: JoinError::Unreachable(reason),
+                refusal: Some((access_point, error)),
+            };
+            let _ = entering.waiter.send(Err(failure));
+            return;
+        }
+        self.refusal = Some((access_point, error));
+        self.unreachable(access_point, None, reason);
+    }
+
     fn complete(&mut self, now: Time, operation: u64, result: Result<Found, RouteError>) {
         let Some(Operation { intended, issued, waiter }) = self.operations.remove(&operation) else { return };
         if self.operations.is_empty() && self.operations.capacity() > OPERATIONS_KEPT {
@@ -425,9 +467,9 @@ impl State {
             _ => None,
         };
         if let Some(result) = entered
-            && let Some(sender) = self.entered.take()
+            && let Some(entering) = self.entering.take()
         {
-            let _ = sender.send(result);
+            let _ = entering.waiter.send(result);
         }
         if let Event::Left { handed_over } = event {
             for waiter in self.leaving.drain(..) {
