@@ -242,8 +242,9 @@ impl Recorder {
         let mut lives_of: Vec<Vec<Life>> = vec![Vec::new(); self.nodes.len()];
         lives.iter().for_each(|life| lives_of[life.node as usize].push(*life));
         let operations = self.operations.finish(|operation| {
-            let lives = lives_of.get(operation.node as usize).map_or(&[][..], Vec::as_slice);
-            lost_reason(operation, lives, ended_us)
+            let node = operation.node as usize;
+            let host = self.nodes.get(node).and_then(|placed| self.hosts.get(placed.host as usize));
+            lost_reason(operation, lives_of.get(node).map_or(&[], Vec::as_slice), host, ended_us)
         });
         Ok(RunRecord {
             ended_us,
@@ -481,18 +482,24 @@ fn planned_actions(schedule: &Schedule) -> HashMap<u64, PlannedAction> {
 }
 
 /// Why nobody said how an operation ended, by what became of its node.
-fn lost_reason(operation: &Operation, lives: &[Life], ended_us: u64) -> LostReason {
-    if operation.intended_us > ended_us {
+fn lost_reason(
+    operation: &Operation,
+    lives: &[Life],
+    host: Option<&HostRecord>,
+    ended_us: u64,
+) -> LostReason {
+    let intended_us = operation.intended_us;
+    if intended_us > ended_us {
         return LostReason::NotReached;
     }
-    let ended = lives.iter().find_map(|life| {
-        let over_us = life.over_us().filter(|over_us| *over_us <= ended_us)?;
-        (over_us >= operation.intended_us).then_some(life.ended)
-    });
-    match ended {
-        Some(Some((_, LifeEnd::HostLost))) => LostReason::HostLost,
-        Some(_) => LostReason::NodeEnded,
-        None => LostReason::NoReport,
+    let host_lost = host.and_then(|host| host.lost.as_ref()).is_some_and(|(at_us, _)| *at_us <= ended_us);
+    let life = lives.iter().rev().find(|life| life.spawned_us.is_none_or(|at_us| at_us <= intended_us));
+    match life.map(|life| (life.over_us(), life.ended)) {
+        Some((_, Some((at_us, LifeEnd::HostLost)))) if at_us <= ended_us => LostReason::HostLost,
+        Some((Some(over_us), _)) if over_us <= ended_us => LostReason::NodeEnded,
+        Some(_) => LostReason::NoReport,
+        None if host_lost => LostReason::HostLost,
+        None => LostReason::NotIssued,
     }
 }
 
