@@ -1,5 +1,8 @@
 //! A small run, told notice by notice as agents would, is recorded and judged; wrongs are planted, and must be found.
 
+// The helpers of a test are tests too.
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
