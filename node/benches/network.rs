@@ -89,7 +89,8 @@ impl Network {
         for _ in 0..count {
             let listen = SocketAddr::from(([127, 0, 0, 1], 0));
             let (id, seed) = (Id(u64::from(random.next_u32())), random.next_u64());
-            let setup = Setup { net: NetConfig::default(), id, listen, join: join.clone(), seed, metrics: None };
+            let setup =
+                Setup { net: NetConfig::default(), id, listen, join: join.clone(), seed, metrics: None };
             network.nodes.push(Process::start(&setup)?);
             if join.is_empty() {
                 join = vec![network.nodes[0].wait_listening()?];
@@ -110,7 +111,8 @@ impl Network {
     fn measure_idle(&self) -> Result<(), Failure> {
         let (before, begin) = (self.cpu()?, Instant::now());
         std::thread::sleep(IDLE);
-        let share = (self.cpu()? - before).as_secs_f64() / begin.elapsed().as_secs_f64() / self.nodes.len() as f64;
+        let share =
+            (self.cpu()? - before).as_secs_f64() / begin.elapsed().as_secs_f64() / self.nodes.len() as f64;
         let mut pss_kib = self.nodes.iter().map(Process::pss_kib).collect::<Result<Vec<u64>, Failure>>()?;
         pss_kib.sort_unstable();
         let mean = pss_kib.iter().sum::<u64>() as f64 / pss_kib.len() as f64;
