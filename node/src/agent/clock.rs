@@ -2,13 +2,13 @@
 //! (the runtime's own timers round up to milliseconds).
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::AsFd;
 
 use rustix::time::{
     ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime,
     timerfd_create, timerfd_settime,
 };
-use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe;
 
 /// Now on `CLOCK_MONOTONIC`, in microseconds: the clock that all processes of a host share.
 pub fn monotonic_us() -> u64 {
@@ -26,14 +26,16 @@ fn micros(time: Timespec) -> u64 {
 
 /// Rings once, at a moment of the monotonic clock.
 pub(super) struct Alarm {
-    timer: AsyncFd<OwnedFd>,
+    /// A timer file, which is read like a pipe: eight bytes once it has rung.
+    timer: pipe::Receiver,
 }
 
 impl Alarm {
     /// An alarm that is not set.
     pub(super) fn new() -> io::Result<Alarm> {
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
-        Ok(Alarm { timer: AsyncFd::register(timerfd_create(TimerfdClockId::Monotonic, flags)?)? })
+        let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
+        Ok(Alarm { timer: pipe::Receiver::from_owned_fd_unchecked(timer)? })
     }
 
     /// Sets it to `at_us`; a moment that has passed rings at once. What was set before is forgotten.
@@ -46,21 +48,17 @@ impl Alarm {
             it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
             it_value: Timespec { tv_sec: seconds, tv_nsec: nanos },
         };
-        timerfd_settime(self.timer.get_ref(), TimerfdTimerFlags::ABSTIME, &once)?;
+        timerfd_settime(self.timer.as_fd(), TimerfdTimerFlags::ABSTIME, &once)?;
         Ok(())
     }
 
     /// Waits until it rings.
     pub(super) async fn ring(&self) -> io::Result<()> {
         loop {
-            let mut guard = self.timer.readable().await?;
-            let read = guard.try_io(|timer| {
-                let mut rings = [0; 8];
-                rustix::io::read(timer.get_ref(), &mut rings).map_err(io::Error::from)
-            });
-            match read {
-                Ok(result) => return result.map(drop),
-                Err(_would_block) => continue,
+            self.timer.readable().await?;
+            match self.timer.try_read(&mut [0; 8]) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return read.map(drop),
             }
         }
     }

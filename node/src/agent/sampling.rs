@@ -94,10 +94,10 @@ mod tests {
     #[test]
     fn an_interval_is_told_once_all_have_answered_or_are_gone() {
         let mut sampling = Sampling::new(1000, 500);
-        assert_eq!(told(sampling.tick(499, || unreachable!())), []);
-        assert_eq!(told(sampling.tick(500, || HashSet::from([1, 2, 3]))), []);
-        assert_eq!(told(sampling.answer(510, 1, Snapshot::default(), 10)), []);
-        assert_eq!(told(sampling.answer(511, 3, Snapshot::default(), 10)), []);
+        assert!(told(sampling.tick(499, || unreachable!())).is_empty());
+        assert!(told(sampling.tick(500, || HashSet::from([1, 2, 3]))).is_empty());
+        assert!(told(sampling.answer(510, 1, Snapshot::default(), 10)).is_empty());
+        assert!(told(sampling.answer(511, 3, Snapshot::default(), 10)).is_empty());
         assert_eq!(told(sampling.gone(512, 2)), [1, 3]);
         assert_eq!(sampling.next_us(), 1500);
     }
@@ -106,7 +106,7 @@ mod tests {
     fn what_is_late_is_told_with_the_next_interval_and_what_is_large_in_parts() {
         let mut sampling = Sampling::new(1000, 0);
         sampling.tick(0, || HashSet::from([1, 2]));
-        assert_eq!(told(sampling.answer(10, 1, Snapshot::default(), 10)), []);
+        assert!(told(sampling.answer(10, 1, Snapshot::default(), 10)).is_empty());
         assert_eq!(told(sampling.tick(5_400, || HashSet::from([1, 2]))), [1]);
         assert_eq!(sampling.next_us(), 6000, "intervals that were missed are skipped");
         assert_eq!(told(sampling.answer(5_410, 1, Snapshot::default(), NOTICE_BYTES)), [1]);
