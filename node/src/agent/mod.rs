@@ -57,6 +57,9 @@ pub enum AgentError {
 /// # Errors
 /// [`AgentError`]: why it ended before it was told to.
 pub fn run() -> Result<(), AgentError> {
+    // A session of its own: a terminal's Ctrl-C is for the orchestrator, and whatever is left after a crash can be found
+    // by the session's number. It fails only for the leader of a process group, which is apart from others already.
+    rustix::process::setsid().ok();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -1,1 +1,6 @@
 //! The run itself: every effect is journalled before it is made.
+
+pub mod cleanup;
+pub mod clock;
+pub mod journal;
+pub mod process;
