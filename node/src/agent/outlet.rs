@@ -63,7 +63,8 @@ impl Outlet {
             self.dropped += self.batch.iter().filter(|byte| **byte == b'\n').count() as u64;
         } else {
             if self.dropped > 0 {
-                let error = format!("{} notices were dropped: the orchestrator did not read them", self.dropped);
+                let error =
+                    format!("{} notices were dropped: the orchestrator did not read them", self.dropped);
                 serde_json::to_writer(&mut state.waiting, &Notice::Problem { error })
                     .expect("a notice is plain data and a Vec takes all bytes: nothing can fail");
                 state.waiting.push(b'\n');

@@ -37,11 +37,7 @@ impl Sampling {
 
     /// Begins the next interval if it is time; then the nodes that `ask` yields are awaited. Gives back what is left of
     /// the last one.
-    pub(super) fn tick(
-        &mut self,
-        now_us: u64,
-        ask: impl FnOnce() -> HashSet<NodeIndex>,
-    ) -> Option<Notice> {
+    pub(super) fn tick(&mut self, now_us: u64, ask: impl FnOnce() -> HashSet<NodeIndex>) -> Option<Notice> {
         if now_us < self.next_us {
             return None;
         }

@@ -13,8 +13,8 @@ use super::outlet::Outlet;
 use super::ports;
 use super::process::{Heard, Life, NodeEvent, Word};
 use super::protocol::{
-    ADDRESSES_MAX, AGENT_PROTOCOL_VERSION, Action, ActionKind, LIST_MAX, NODES_MAX, NodeIndex, NodeSlot, Notice,
-    Request,
+    ADDRESSES_MAX, AGENT_PROTOCOL_VERSION, Action, ActionKind, LIST_MAX, NODES_MAX, NodeIndex, NodeSlot,
+    Notice, Request,
 };
 use super::roster::{Common, Ended, Roster, StartError};
 use super::sampling::Sampling;
@@ -150,12 +150,8 @@ impl Supervisor {
             }
             (Request::Renew, _) => {}
             (Request::Prepare { net, listen, metrics, sample_every_ms, nodes }, Phase::Greeted) => {
-                let common = Common {
-                    executable: self.executable.clone(),
-                    net,
-                    metrics,
-                    events: self.events.clone(),
-                };
+                let common =
+                    Common { executable: self.executable.clone(), net, metrics, events: self.events.clone() };
                 self.sample_every_us =
                     sample_every_ms.clamp(*SAMPLE_EVERY_MS.start(), *SAMPLE_EVERY_MS.end()) * 1000;
                 match prepare(common, listen, nodes) {
@@ -271,7 +267,11 @@ impl Supervisor {
                 if roster.kill(action.node) { None } else { not_running() }
             }
             ActionKind::Leave => {
-                if roster.leave(action.node, monotonic_us() + LEAVE_WAIT_US) { None } else { not_running() }
+                if roster.leave(action.node, monotonic_us() + LEAVE_WAIT_US) {
+                    None
+                } else {
+                    not_running()
+                }
             }
         };
         self.achieved(action.index, planned_us, error);
@@ -310,7 +310,10 @@ impl Supervisor {
                 }
             }
             Heard::Rubbish(error) => {
-                self.problem(format!("node {} does not speak as a node should: {error}; it is killed", life.node));
+                self.problem(format!(
+                    "node {} does not speak as a node should: {error}; it is killed",
+                    life.node
+                ));
                 if let Some(roster) = &mut self.roster {
                     roster.condemn(life);
                 }

@@ -3,4 +3,6 @@
 pub mod cleanup;
 pub mod clock;
 pub mod journal;
+pub mod machine;
+mod outstanding;
 pub mod process;
