@@ -1,3 +1,7 @@
 //! The command `orchestrator`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    p2ps_orchestrator::cli::main()
+}

@@ -1,9 +1,80 @@
 //! Plans: what an experiment is to do, and what is expected of it. A [`Plan`] that exists is one that can run.
+//!
+//! A plan's text becomes a [`document`] (a tree that knows its places, with overrides laid over it), which is read as the types
+//! of [`schema`], which are [`check`]ed as a whole. Every mistake has its place and, where there is one, its mend ([`diagnose`]).
 
+mod check;
+mod decode;
+pub mod diagnose;
+mod document;
+mod expect;
+mod geometry;
+pub mod population;
+mod resolved;
+mod schema;
+mod units;
+
+use std::io::Read;
+use std::path::Path;
 use std::time::Duration;
 
 use p2ps::config::NetConfig;
 use serde::Serialize;
+
+pub use self::diagnose::{PlanError, Problem};
+pub use self::document::{DEPTH_MAX, OVERRIDES_MAX, PLAN_BYTES_MAX, VALUES_MAX};
+pub use self::resolved::resolved_yaml;
+pub use self::schema::json_schema;
+pub use self::units::{DURATION_MAX, NAME_CHARACTERS_MAX, RATE_MAX, duration_text};
+
+/// The most nodes of a run, with those that join later.
+pub const NODES_MAX: u32 = 100_000;
+
+/// The most steps of a timeline.
+pub const STEPS_MAX: usize = 10_000;
+
+/// The most workloads of a plan.
+pub const WORKLOADS_MAX: usize = 64;
+
+/// The most expectations of a plan.
+pub const EXPECTATIONS_MAX: usize = 1_000;
+
+/// The most operations of a run (counted by their rates; they are drawn), and the most starts and ends of nodes.
+pub const OPERATIONS_MAX: u64 = 2_000_000;
+
+/// How long a run goes on after its last step where the plan does not say.
+pub const DURATION_TAIL: Duration = Duration::from_secs(20);
+
+/// Reads and checks a plan, with `overrides` (`network.successors=4`) laid over it.
+///
+/// # Errors
+/// [`PlanError::Unreadable`] where the file cannot be read, else what [`parse`] says.
+pub fn load(path: &Path, overrides: &[String]) -> Result<Plan, PlanError> {
+    let unreadable = |source| PlanError::Unreadable { path: path.to_owned(), source };
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    let mut text = String::new();
+    // One byte more than may be, so that too large a plan is known without being read whole.
+    file.take(PLAN_BYTES_MAX as u64 + 1).read_to_string(&mut text).map_err(unreadable)?;
+    parse(&path.display().to_string(), &text, overrides)
+}
+
+/// Checks a plan's text, which messages call `name`, with `overrides` laid over it.
+///
+/// # Errors
+/// [`PlanError::Refused`] with every mistake that can be found at once.
+pub fn parse(name: &str, text: &str, overrides: &[String]) -> Result<Plan, PlanError> {
+    let one = |problem| PlanError::Refused(vec![problem]);
+    let document = document::Document::read(name, text, overrides).map_err(one)?;
+    let raw = decode::decode(&document).map_err(one)?;
+    check::check(raw, &document).map_err(PlanError::Refused)
+}
+
+/// When the first nodes join: the `number`th (from 0) of them at `rate` a second, or all at the start.
+pub fn join_time(rate: Option<f64>, number: u32) -> Duration {
+    // A rate is positive, and low rates only give late times: those are cut to the longest that a plan may have, and more.
+    let seconds = rate.map_or(0.0, |rate| f64::from(number) / rate).min(1e12);
+    Duration::from_micros((seconds * 1e6).round() as u64)
+}
 
 /// A checked plan with every default filled in.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -1,1 +1,0 @@
-//! The command line: the only part that prints.

@@ -1,0 +1,75 @@
+//! The command line: the only part that prints.
+//!
+//! One file a subcommand, each with its `Arguments` and a `run` that says how it ended.
+
+mod plan;
+mod problem;
+mod schema;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Runs experiments on structured peer-to-peer overlays, and judges them.
+#[derive(Debug, Parser)]
+#[command(name = "orchestrator", version, arg_required_else_help = true)]
+#[command(
+    after_help = "Exit codes: 0 all expectations held; 1 one did not; 2 usage or plan; 3 it could not be carried out."
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Checks a plan and shows its schedule; nothing is started
+    Plan(plan::Arguments),
+    /// Prints the JSON Schema of plans, for editors
+    Schema,
+}
+
+/// How a command ended, as its exit code says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Outcome {
+    /// All that was asked has been done, and all expectations held.
+    Held = 0,
+    /// The plan or the command line is wrong; nothing was started. (1 is for an expectation that did not hold.)
+    Refused = 2,
+    /// It could not be carried out.
+    Failed = 3,
+}
+
+/// Does what the command line says.
+pub fn main() -> ExitCode {
+    // Wrong usage ends here, with exit code 2.
+    let outcome = match Arguments::parse().command {
+        Command::Plan(arguments) => plan::run(&arguments),
+        Command::Schema => schema::run(),
+    };
+    ExitCode::from(outcome as u8)
+}
+
+/// The outcome of writing to standard output. Who closes it early (`| head`) has seen enough.
+fn written(result: io::Result<()>) -> Outcome {
+    match result {
+        Ok(()) => Outcome::Held,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Outcome::Held,
+        Err(error) => {
+            problem::print(&format!("standard output cannot be written: {error}"));
+            Outcome::Failed
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        super::Arguments::command().debug_assert();
+    }
+}

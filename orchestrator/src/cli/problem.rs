@@ -1,0 +1,31 @@
+//! How mistakes are shown: drawn on a terminal, as plain lines elsewhere.
+
+use std::io::{self, IsTerminal, Write};
+
+use miette::GraphicalReportHandler;
+
+use crate::plan::PlanError;
+
+/// Prints an error for people.
+pub(super) fn print(message: &str) {
+    // Where standard error is closed there is nobody to tell.
+    let _ = writeln!(io::stderr().lock(), "error: {message}");
+}
+
+/// Prints everything that is wrong with a plan.
+pub(super) fn print_plan_error(error: &PlanError) {
+    let mut errors = io::stderr().lock();
+    if error.problems().is_empty() || !errors.is_terminal() {
+        let _ = writeln!(errors, "error: {error}");
+        return;
+    }
+    let handler = GraphicalReportHandler::new();
+    for problem in error.problems() {
+        let mut drawn = String::new();
+        // Where it cannot be drawn (a place that its source does not have), the plain words do.
+        if handler.render_report(&mut drawn, problem).is_err() {
+            drawn = problem.to_plain();
+        }
+        let _ = writeln!(errors, "{drawn}");
+    }
+}

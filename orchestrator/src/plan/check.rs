@@ -1,0 +1,417 @@
+//! From what a plan says to a [`Plan`] that can run. All mistakes are looked for, and told at once.
+
+use std::time::Duration;
+
+use p2ps::config::{Geometry, NetConfig};
+use p2ps::id::Ring;
+
+use super::decode::Field;
+use super::diagnose::{PROBLEMS_MAX, Problem};
+use super::document::{Document, ValueIndex};
+use super::expect::Expect;
+use super::geometry::{Bound, at_most};
+use super::population::{Population, Shortage};
+use super::resolved::amount_text;
+use super::schema::{RawAtMost, RawGeometry, RawJoin, RawKeys, RawNetwork, RawPlan, RawStep, RawWorkload};
+use super::units::{Name, Rate, Unit, duration_text};
+use super::{
+    Amount, Claim, DURATION_TAIL, EXPECTATIONS_MAX, Expectation, NODES_MAX, OPERATIONS_MAX, Plan, STEPS_MAX,
+    Step, StepEvent, WORKLOADS_MAX, Workload, join_time,
+};
+
+/// How fast nodes join where the plan does not say.
+const JOIN_RATE_DEFAULT: f64 = 20.0;
+
+/// Checks what `document` says as `raw`.
+pub(crate) fn check(raw: RawPlan, document: &Document) -> Result<Plan, Vec<Problem>> {
+    let mut checker = Checker { document, problems: Vec::new() };
+    let plan = checker.plan(&raw);
+    match plan {
+        Some(plan) if checker.problems.is_empty() => Ok(plan),
+        _ => {
+            checker.problems.sort_by_key(|problem| {
+                problem.place.as_ref().map(|place| (place.source.is_override, place.offset))
+            });
+            checker.problems.truncate(PROBLEMS_MAX);
+            Err(checker.problems)
+        }
+    }
+}
+
+struct Checker<'a> {
+    document: &'a Document,
+    problems: Vec<Problem>,
+}
+
+/// A value, and where it was written.
+#[derive(Clone, Copy)]
+struct At<T>(T, ValueIndex);
+
+impl Checker<'_> {
+    fn plan(&mut self, raw: &RawPlan) -> Option<Plan> {
+        let name = self.read::<Name>(&raw.name);
+        let seed = self.read_or(raw.seed.as_ref(), 0);
+        let net = self.network(raw.network.as_ref());
+        let nodes = self.nodes(&raw.nodes, net.as_ref());
+        let join_rate = self.join(raw.join.as_ref());
+        let workload = self.workload(raw.workload.as_deref().unwrap_or_default());
+        let timeline = self.timeline(raw.timeline.as_deref().unwrap_or_default());
+        let expect = self.expectations(raw.expect.as_deref().unwrap_or_default());
+        let duration = raw.duration.as_ref().map(|field| At(self.read::<Duration>(field), field.index));
+
+        let (Some(nodes), Some(join_rate)) = (nodes, join_rate) else { return None };
+        let join_end = join_time(join_rate, nodes - 1);
+        if let (Some(steps), Some(net)) = (&timeline, &net) {
+            self.population(nodes, join_rate, steps, net.ring(), raw.nodes.index);
+        }
+        let duration = match duration {
+            None => Some(default_duration(join_end, timeline.as_deref(), &expect)),
+            Some(At(None, _)) => None,
+            Some(At(Some(duration), at)) => {
+                self.within_duration(
+                    At(duration, at),
+                    join_end,
+                    timeline.as_deref().unwrap_or_default(),
+                    &expect,
+                );
+                Some(duration)
+            }
+        };
+        let (Some(duration), Some(workload), Some(timeline)) = (duration, workload, timeline) else {
+            return None;
+        };
+        self.measured(&workload, &expect);
+        self.operations(&workload, duration);
+        let plan = Plan {
+            name: name?.0,
+            seed: seed?,
+            net: net?,
+            nodes,
+            join_rate,
+            workload: workload.into_iter().map(|At(workload, _)| workload).collect(),
+            timeline: timeline.into_iter().map(|At(step, _)| step).collect(),
+            duration,
+            expect: expect.into_iter().map(|At(expectation, _)| expectation).collect(),
+        };
+        Some(plan)
+    }
+
+    fn network(&mut self, raw: Option<&RawNetwork>) -> Option<NetConfig> {
+        let default = NetConfig::default();
+        let Some(raw) = raw else { return Some(default) };
+        let ring = self.read_or(raw.max_size.as_ref(), default.ring());
+        let successors = self.read_or(raw.successors.as_ref(), default.successors() as u8);
+        let geometry = match raw.geometry.as_ref() {
+            None => Some(default.geometry()),
+            Some(geometry) => self.geometry(geometry, ring),
+        };
+        let (ring, geometry, successors) = (ring?, geometry?, successors?);
+        // The geometry has been checked: what is left to refuse is the successor list's length.
+        match (NetConfig::new(ring, geometry, successors), &raw.successors) {
+            (Ok(net), _) => Some(net),
+            (Err(error), field) => {
+                self.problem(field.as_ref().map(|field| field.index), error.to_string(), None);
+                None
+            }
+        }
+    }
+
+    fn geometry(&mut self, raw: &RawGeometry, ring: Option<Ring>) -> Option<Geometry> {
+        let (geometry, index) = match raw {
+            RawGeometry::Chord => return Some(Geometry::Chord),
+            RawGeometry::Dks(raw) => (Geometry::Dks { k: self.read(&raw.k)? }, raw.k.index),
+            RawGeometry::Tango(raw) => {
+                let (k, symmetric) = (self.read(&raw.k), self.read_or(raw.symmetric.as_ref(), false));
+                (Geometry::Tango { k: k?, symmetric: symmetric? }, raw.k.index)
+            }
+            RawGeometry::AtMost(raw) => {
+                let (field, bound): (_, fn(u32) -> Bound) = match raw {
+                    RawAtMost::Hops(field) => (field, Bound::Hops),
+                    RawAtMost::Links(field) => (field, Bound::Links),
+                };
+                return match at_most(bound(self.read(field)?), ring?) {
+                    Ok(geometry) => Some(geometry),
+                    Err(error) => self.refuse(field.index, error.message, error.hint),
+                };
+            }
+        };
+        match geometry.checked() {
+            Ok(geometry) => Some(geometry),
+            Err(error) => {
+                self.problem(Some(index), error.to_string(), None);
+                None
+            }
+        }
+    }
+
+    fn nodes(&mut self, field: &Field<u32>, net: Option<&NetConfig>) -> Option<u32> {
+        let nodes = self.read(field)?;
+        if nodes == 0 {
+            return self.refuse(field.index, "a network has at least one node", "write a number such as 64");
+        }
+        if nodes > NODES_MAX {
+            let message = format!("{nodes} nodes are more than one run can have");
+            return self.refuse(field.index, message, format!("at most {NODES_MAX}"));
+        }
+        if let Some(ring) = net.map(NetConfig::ring).filter(|ring| u128::from(nodes) > ring.max_size()) {
+            let message = format!("{nodes} nodes do not fit on a ring of {ring} ids");
+            return self.refuse(
+                field.index,
+                message,
+                "each node has its own id: raise network.max_size or take fewer nodes",
+            );
+        }
+        Some(nodes)
+    }
+
+    /// `Some(None)`: all at once.
+    fn join(&mut self, raw: Option<&RawJoin>) -> Option<Option<f64>> {
+        match raw {
+            None => Some(Some(JOIN_RATE_DEFAULT)),
+            Some(RawJoin::AtOnce) => Some(None),
+            Some(RawJoin::Rate(field)) => self.read(field).map(|Rate(rate)| Some(rate)),
+        }
+    }
+
+    fn workload(&mut self, raw: &[RawWorkload]) -> Option<Vec<At<Workload>>> {
+        let mut all = Vec::new();
+        for (number, RawWorkload::Lookup(raw)) in raw.iter().enumerate() {
+            match raw.keys {
+                None | Some(RawKeys::Uniform) => {}
+            }
+            let rate = self.read(&raw.rate);
+            if number == WORKLOADS_MAX {
+                self.problem(
+                    Some(raw.rate.index),
+                    format!("a plan has at most {WORKLOADS_MAX} workloads"),
+                    None,
+                );
+                return None;
+            }
+            all.push(rate.map(|Rate(rate)| At(Workload::Lookup { rate }, raw.rate.index)));
+        }
+        all.into_iter().collect()
+    }
+
+    /// The steps in time order; steps of one time stay in the plan's order.
+    fn timeline(&mut self, raw: &[RawStep]) -> Option<Vec<At<Step>>> {
+        if let Some(step) = raw.get(STEPS_MAX) {
+            let message = format!("a timeline has at most {STEPS_MAX} steps, this one has {}", raw.len());
+            self.problem(Some(step.at.index), message, None);
+            return None;
+        }
+        let steps: Vec<Option<At<Step>>> = raw.iter().map(|step| self.step(step)).collect();
+        let mut steps: Vec<At<Step>> = steps.into_iter().collect::<Option<_>>()?;
+        steps.sort_by_key(|At(step, _)| step.at);
+        Some(steps)
+    }
+
+    fn step(&mut self, raw: &RawStep) -> Option<At<Step>> {
+        let at = self.read(&raw.at);
+        let kinds: [(&str, &Option<Field<Amount>>, fn(Amount) -> StepEvent); 4] = [
+            ("join", &raw.join, StepEvent::Join),
+            ("leave", &raw.leave, StepEvent::Leave),
+            ("kill", &raw.kill, StepEvent::Kill),
+            ("restart", &raw.restart, StepEvent::Restart),
+        ];
+        let said: Vec<_> = kinds
+            .into_iter()
+            .filter_map(|(name, field, event)| Some((name, field.as_ref()?, event)))
+            .collect();
+        match said.as_slice() {
+            [(name, field, event)] => {
+                let amount = self.read(field)?;
+                Some(At(
+                    Step { at: at?, event: event(amount), text: format!("{name} {}", amount_text(amount)) },
+                    field.index,
+                ))
+            }
+            [] => {
+                let hint = "add join, leave, kill or restart, as in {at: 30s, kill: 10%}";
+                self.refuse(raw.at.index, "this step does nothing", hint)
+            }
+            [(first, ..), (second, field, _), ..] => {
+                let message = format!("a step does one thing, but this one says both {first} and {second}");
+                self.refuse(field.index, message, "write one step for each, with the same `at`")
+            }
+        }
+    }
+
+    fn expectations(&mut self, raw: &[Field<Expect>]) -> Vec<At<Expectation>> {
+        if let Some(field) = raw.get(EXPECTATIONS_MAX) {
+            self.problem(
+                Some(field.index),
+                format!("a plan has at most {EXPECTATIONS_MAX} expectations"),
+                None,
+            );
+        }
+        let known = raw.iter().take(EXPECTATIONS_MAX);
+        known
+            .filter_map(|field| self.read(field).map(|Expect(expectation)| At(expectation, field.index)))
+            .collect()
+    }
+
+    /// Walks through the run's membership, as far as it depends on numbers only.
+    fn population(
+        &mut self,
+        nodes: u32,
+        join_rate: Option<f64>,
+        steps: &[At<Step>],
+        ring: Ring,
+        nodes_at: ValueIndex,
+    ) {
+        let mut population = Population::new(nodes, join_rate);
+        for At(step, index) in steps {
+            let when = duration_text(step.at);
+            let Err(shortage) = population.step(step.at, step.event) else { continue };
+            let (message, hint) = match shortage {
+                Shortage::Up { wanted, up } => (
+                    format!("`{}` at {when} is {wanted} nodes, but only {up} will be up then", step.text),
+                    "take fewer, or a share such as 10%".to_owned(),
+                ),
+                Shortage::NobodyLeft { up } => (
+                    format!(
+                        "`{}` at {when} takes all {up} nodes: no network is left that one could join again",
+                        step.text
+                    ),
+                    format!("take at most {}", up.saturating_sub(1)),
+                ),
+                Shortage::Down { wanted, down } => (
+                    format!("`{}` at {when} is {wanted} nodes, but {down} will be down then", step.text),
+                    "only nodes that were killed or have left before can restart; new ones join".to_owned(),
+                ),
+            };
+            self.problem(Some(*index), message, Some(hint));
+            return;
+        }
+        let (spawned, room) = (population.nodes(), ring.max_size().min(u128::from(NODES_MAX)));
+        if u128::from(spawned) > room {
+            let message =
+                format!("with those of the timeline {spawned} nodes join, but there is room for {room}");
+            self.problem(
+                Some(nodes_at),
+                message,
+                Some("take fewer nodes, or raise network.max_size".to_owned()),
+            );
+        }
+        if population.actions() > OPERATIONS_MAX {
+            let message = format!("the timeline makes {} joins and ends of nodes", population.actions());
+            self.problem(
+                Some(nodes_at),
+                message,
+                Some(format!("a run has at most {OPERATIONS_MAX} actions")),
+            );
+        }
+    }
+
+    fn within_duration(
+        &mut self,
+        At(duration, index): At<Duration>,
+        join_end: Duration,
+        steps: &[At<Step>],
+        expect: &[At<Expectation>],
+    ) {
+        let end = duration_text(duration);
+        if duration.is_zero() {
+            self.problem(
+                Some(index),
+                "a run of no length".to_owned(),
+                Some("leave `duration` out, or give one".to_owned()),
+            );
+            return;
+        }
+        if join_end > duration {
+            let message =
+                format!("the run ends at {end}, before all nodes have joined at {}", duration_text(join_end));
+            self.problem(Some(index), message, Some("raise `duration` or the join rate".to_owned()));
+        }
+        for At(step, index) in steps.iter().filter(|At(step, _)| step.at > duration) {
+            let message =
+                format!("`{}` comes at {}, after the run's end at {end}", step.text, duration_text(step.at));
+            self.problem(Some(*index), message, Some("raise `duration`, or leave it out".to_owned()));
+        }
+        for At(expectation, index) in expect {
+            if let Some(until) = converged_end(expectation).filter(|until| *until > duration) {
+                let message = format!(
+                    "`{}` lasts until {}, after the run's end at {end}",
+                    expectation.text,
+                    duration_text(until)
+                );
+                self.problem(Some(*index), message, Some("raise `duration`, or leave it out".to_owned()));
+            }
+        }
+    }
+
+    /// What is expected of look-ups can only be judged where there are some.
+    fn measured(&mut self, workload: &[At<Workload>], expect: &[At<Expectation>]) {
+        if !workload.is_empty() {
+            return;
+        }
+        for At(expectation, index) in expect {
+            if let Claim::Figure { name, .. } = &expectation.claim
+                && name.starts_with("lookup.")
+            {
+                let message = format!("`{name}` will not be measured: the plan has no look-ups");
+                let hint = "add a workload such as `- lookup: {rate: 100/s}`";
+                self.problem(Some(*index), message, Some(hint.to_owned()));
+            }
+        }
+    }
+
+    fn operations(&mut self, workload: &[At<Workload>], duration: Duration) {
+        let mut total = 0.0;
+        for At(Workload::Lookup { rate }, index) in workload {
+            total += rate * duration.as_secs_f64();
+            if total > OPERATIONS_MAX as f64 {
+                let message =
+                    format!("about {total:.0} look-ups in {} are too many", duration_text(duration));
+                let hint = format!(
+                    "a run has at most {OPERATIONS_MAX} operations: lower the rate or shorten the run"
+                );
+                self.problem(Some(*index), message, Some(hint));
+                return;
+            }
+        }
+    }
+
+    fn read<U: Unit>(&mut self, field: &Field<U>) -> Option<U> {
+        match U::parse(field.text.trim()) {
+            Ok(value) => Some(value),
+            Err(error) => self.refuse(field.index, error.message, error.hint),
+        }
+    }
+
+    fn read_or<U: Unit>(&mut self, field: Option<&Field<U>>, default: U) -> Option<U> {
+        field.map_or(Some(default), |field| self.read(field))
+    }
+
+    fn refuse<T>(
+        &mut self,
+        index: ValueIndex,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Option<T> {
+        self.problem(Some(index), message.into(), Some(hint.into()));
+        None
+    }
+
+    fn problem(&mut self, index: Option<ValueIndex>, message: String, hint: Option<String>) {
+        let place = index.and_then(|index| self.document.place(index));
+        let path = index.map_or("", |index| self.document.path(index));
+        let message = if path.is_empty() { message } else { format!("`{path}`: {message}") };
+        self.problems.push(Problem { place, message, hint });
+    }
+}
+
+fn default_duration(join_end: Duration, steps: Option<&[At<Step>]>, expect: &[At<Expectation>]) -> Duration {
+    let last = steps.unwrap_or_default().last().map_or(join_end, |At(step, _)| step.at);
+    let converged = expect.iter().filter_map(|At(expectation, _)| converged_end(expectation)).max();
+    (last.max(join_end) + DURATION_TAIL).max(converged.unwrap_or_default())
+}
+
+fn converged_end(expectation: &Expectation) -> Option<Duration> {
+    match expectation.claim {
+        Claim::Converged { within, of } => Some(of + within),
+        Claim::Figure { .. } => None,
+    }
+}

@@ -1,0 +1,316 @@
+//! From a [`Document`] to the types of the plan language, with the place of every mistake.
+//!
+//! serde's errors know no places: here each error takes the place of the innermost value that it arose in.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::value::{MapDeserializer, StrDeserializer};
+use serde::de::{
+    self, Deserialize, DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess,
+    VariantAccess, Visitor,
+};
+
+use super::diagnose::{Problem, nearest};
+use super::document::{Document, Key, Value, ValueIndex, ValueKind};
+use super::units::Unit;
+
+/// Reads a document as a `T`.
+///
+/// # Errors
+/// The first thing that is not as `T` has it.
+pub(crate) fn decode<'de, T: Deserialize<'de>>(document: &'de Document) -> Result<T, Problem> {
+    T::deserialize(At(document.root())).map_err(|error| error.into_problem(document))
+}
+
+/// A scalar as it was written, and where: to be read as a `U` later, so that all mistakes are found at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Field<U> {
+    pub(crate) text: String,
+    pub(crate) index: ValueIndex,
+    unit: PhantomData<U>,
+}
+
+/// By this name a [`Field`] asks for a scalar with its place.
+const FIELD: &str = "plan field";
+
+impl<'de, U: Unit> Deserialize<'de> for Field<U> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Field<U>, D::Error> {
+        deserializer.deserialize_newtype_struct(FIELD, FieldVisitor(PhantomData))
+    }
+}
+
+struct FieldVisitor<U>(PhantomData<U>);
+
+impl<'de, U: Unit> Visitor<'de> for FieldVisitor<U> {
+    type Value = Field<U>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} such as `{}`", U::KIND, U::EXAMPLE)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Field<U>, A::Error> {
+        let (index, text) = entries.next_entry()?.ok_or_else(|| de::Error::missing_field(FIELD))?;
+        Ok(Field { text, index, unit: PhantomData })
+    }
+}
+
+/// A mistake, and the value that it is in (`None`: not known yet).
+#[derive(Debug)]
+pub(crate) struct DecodeError {
+    mistake: Mistake,
+    index: Option<ValueIndex>,
+}
+
+#[derive(Debug)]
+enum Mistake {
+    Missing(&'static str),
+    Unknown { what: &'static str, word: String, known: &'static [&'static str] },
+    Other(String),
+}
+
+impl DecodeError {
+    fn at(mut self, index: ValueIndex) -> DecodeError {
+        self.index.get_or_insert(index);
+        self
+    }
+
+    fn into_problem(self, document: &Document) -> Problem {
+        let path = self.index.map_or("", |index| document.path(index));
+        let (message, hint) = match self.mistake {
+            Mistake::Missing(name) if path.is_empty() => {
+                (format!("the plan has no `{name}`"), Some(format!("add a line `{name}: …`")))
+            }
+            Mistake::Missing(name) => {
+                (format!("`{path}` has no `{name}`"), Some(format!("add `{name}: …` to it")))
+            }
+            Mistake::Unknown { what, word, known } => {
+                let hint = match nearest(&word, known.iter().copied()) {
+                    Some(name) => format!("did you mean `{name}`?"),
+                    None => format!("known here: {}", known.join(", ")),
+                };
+                let place = path.rsplit_once('.').map_or("the plan", |(parent, _)| parent);
+                let message = match what {
+                    "key" if place == "the plan" => format!("unknown key `{word}` in the plan"),
+                    "key" => format!("unknown key `{word}` in `{place}`"),
+                    // `geometry: kord` is in `geometry`, `geometry: {kord: …}` in `geometry.kord`.
+                    _ if path.ends_with(&format!(".{word}")) => format!("`{place}` cannot be `{word}`"),
+                    _ => format!("`{path}` cannot be `{word}`"),
+                };
+                (message, Some(hint))
+            }
+            Mistake::Other(message) if path.is_empty() => (message, None),
+            Mistake::Other(message) => (format!("`{path}`: {message}"), None),
+        };
+        Problem { place: self.index.and_then(|index| document.place(index)), message, hint }
+    }
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.mistake)
+    }
+}
+
+impl std::error::Error for DecodeError {}
+
+impl From<Mistake> for DecodeError {
+    fn from(mistake: Mistake) -> DecodeError {
+        DecodeError { mistake, index: None }
+    }
+}
+
+impl de::Error for DecodeError {
+    fn custom<T: fmt::Display>(message: T) -> DecodeError {
+        Mistake::Other(message.to_string()).into()
+    }
+
+    fn missing_field(name: &'static str) -> DecodeError {
+        Mistake::Missing(name).into()
+    }
+
+    fn unknown_field(word: &str, known: &'static [&'static str]) -> DecodeError {
+        Mistake::Unknown { what: "key", word: word.to_owned(), known }.into()
+    }
+
+    fn unknown_variant(word: &str, known: &'static [&'static str]) -> DecodeError {
+        Mistake::Unknown { what: "value", word: word.to_owned(), known }.into()
+    }
+}
+
+/// A value that is being read.
+#[derive(Clone, Copy)]
+struct At<'de>(&'de Value);
+
+impl<'de> At<'de> {
+    fn visit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        let unexpected = |found: &str, visitor: &dyn de::Expected| {
+            Err(DecodeError::from(Mistake::Other(format!("expected {visitor}, found {found}"))))
+        };
+        let result = match &self.0.kind {
+            ValueKind::Null => unexpected("nothing", &visitor),
+            ValueKind::Scalar(text) => unexpected(&format!("`{text}`"), &visitor),
+            ValueKind::List(items) => visitor.visit_seq(Items(items.iter())),
+            ValueKind::Map(entries) => visitor.visit_map(Entries { entries: entries.iter(), value: None }),
+        };
+        result.map_err(|error| error.at(self.0.index))
+    }
+}
+
+impl<'de> Deserializer<'de> for At<'de> {
+    type Error = DecodeError;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        self.visit(visitor)
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
+        let expected = |found: &str, visitor: &dyn de::Expected| {
+            Mistake::Other(format!("expected {visitor}, found {found}"))
+        };
+        let result = match &self.0.kind {
+            _ if name != FIELD => visitor.visit_newtype_struct(self),
+            ValueKind::Scalar(text) => {
+                visitor.visit_map(MapDeserializer::new(std::iter::once((self.0.index, text.as_str()))))
+            }
+            ValueKind::Null => Err(expected("nothing", &visitor).into()),
+            ValueKind::List(_) => Err(expected("a list", &visitor).into()),
+            ValueKind::Map(_) => Err(expected("a map", &visitor).into()),
+        };
+        result.map_err(|error: DecodeError| error.at(self.0.index))
+    }
+
+    /// A key that is there has a value: `seed:` with nothing behind it is a mistake, not the default.
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        visitor.visit_some(self)
+    }
+
+    /// But a list may be empty: all of its items may be commented out.
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        match &self.0.kind {
+            ValueKind::Null => visitor.visit_seq(Items([].iter())),
+            ValueKind::Map(_) => Err(DecodeError::from(Mistake::Other(
+                "expected a list (lines that begin with `-`), found a map".into(),
+            ))
+            .at(self.0.index)),
+            _ => self.visit(visitor),
+        }
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
+        let result = match &self.0.kind {
+            ValueKind::Scalar(text) => {
+                visitor.visit_enum(Choice { name: text, key: self.0.index, value: None })
+            }
+            ValueKind::Map(entries) if entries.len() == 1 => {
+                let (Key { index, name }, value) = &entries[0];
+                visitor.visit_enum(Choice { name, key: *index, value: Some(value) })
+            }
+            _ => Err(Mistake::Other(format!("expected one of: {}", variants.join(", "))).into()),
+        };
+        result.map_err(|error| error.at(self.0.index))
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf
+        unit unit_struct tuple tuple_struct map struct identifier ignored_any
+    }
+}
+
+struct Items<'de>(std::slice::Iter<'de, Value>);
+
+impl<'de> SeqAccess<'de> for Items<'de> {
+    type Error = DecodeError;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, DecodeError> {
+        self.0.next().map(|item| seed.deserialize(At(item))).transpose()
+    }
+}
+
+struct Entries<'de> {
+    entries: std::slice::Iter<'de, (Key, Value)>,
+    value: Option<&'de Value>,
+}
+
+impl<'de> MapAccess<'de> for Entries<'de> {
+    type Error = DecodeError;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, DecodeError> {
+        let Some((key, value)) = self.entries.next() else { return Ok(None) };
+        self.value = Some(value);
+        let name: StrDeserializer<'de, DecodeError> = key.name.as_str().into_deserializer();
+        seed.deserialize(name).map(Some).map_err(|error| error.at(key.index))
+    }
+
+    fn next_value_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<T::Value, DecodeError> {
+        let value = self.value.take().expect("serde asks for a value after its key");
+        seed.deserialize(At(value))
+    }
+}
+
+/// One of several: `chord`, or `dks: {k: 4}`.
+struct Choice<'de> {
+    name: &'de str,
+    key: ValueIndex,
+    value: Option<&'de Value>,
+}
+
+impl<'de> EnumAccess<'de> for Choice<'de> {
+    type Error = DecodeError;
+    type Variant = Choice<'de>;
+
+    fn variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<(T::Value, Choice<'de>), DecodeError> {
+        let name: StrDeserializer<'de, DecodeError> = self.name.into_deserializer();
+        let variant = seed.deserialize(name).map_err(|error| error.at(self.key))?;
+        Ok((variant, self))
+    }
+}
+
+impl<'de> Choice<'de> {
+    fn settings(self) -> Result<&'de Value, DecodeError> {
+        let message = || Mistake::Other(format!("`{0}` needs its settings: write {{{0}: …}}", self.name));
+        self.value.ok_or_else(|| DecodeError::from(message()).at(self.key))
+    }
+}
+
+impl<'de> VariantAccess<'de> for Choice<'de> {
+    type Error = DecodeError;
+
+    fn unit_variant(self) -> Result<(), DecodeError> {
+        match self.value {
+            None | Some(Value { kind: ValueKind::Null, .. }) => Ok(()),
+            Some(value) => {
+                let mistake = Mistake::Other(format!("`{}` has no settings: write just that", self.name));
+                Err(DecodeError::from(mistake).at(value.index))
+            }
+        }
+    }
+
+    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, DecodeError> {
+        seed.deserialize(At(self.settings()?))
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(self, _length: usize, visitor: V) -> Result<V::Value, DecodeError> {
+        At(self.settings()?).visit(visitor)
+    }
+
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
+        At(self.settings()?).visit(visitor)
+    }
+}

@@ -1,0 +1,178 @@
+//! The plan language as YAML has it. The comments here are what editors show; [`check`](super::check) says what may be.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use p2ps::id::Ring;
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::Deserialize;
+
+use super::Amount;
+use super::decode::Field;
+use super::expect::Expect;
+use super::units::{Name, Rate, Unit};
+
+/// The JSON Schema (draft 7, which editors know) of plans, as text.
+pub fn json_schema() -> String {
+    let schema = SchemaSettings::draft07().into_generator().into_root_schema_for::<RawPlan>();
+    let mut text = serde_json::to_string_pretty(&schema).expect("a schema is a JSON value");
+    text.push('\n');
+    text
+}
+
+/// An experiment on a peer-to-peer overlay: what is done to it, and what is expected of it.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "plan")]
+pub(crate) struct RawPlan {
+    /// The experiment's name. It names the directory of its runs.
+    pub(crate) name: Field<Name>,
+    /// All that is drawn comes from it: the same seed is the same schedule. Default: 0.
+    pub(crate) seed: Option<Field<u64>>,
+    /// The overlay's settings. Default: ids to 2^32, symmetric Tango of arity 5, eight successors.
+    pub(crate) network: Option<RawNetwork>,
+    /// How many nodes join at the start.
+    pub(crate) nodes: Field<u32>,
+    /// How fast they join. Default: `{rate: 20/s}`.
+    pub(crate) join: Option<RawJoin>,
+    /// What is asked of the network all along. Default: nothing.
+    pub(crate) workload: Option<Vec<RawWorkload>>,
+    /// What is done to the network, and when. Default: nothing.
+    pub(crate) timeline: Option<Vec<RawStep>>,
+    /// When the run ends, counted from its start. Default: 20 s after the last step of the timeline (or after the joins), and no
+    /// earlier than the end of every `ring.converged within`.
+    pub(crate) duration: Option<Field<Duration>>,
+    /// What must hold for the run to pass: `lookup.success >= 99.9%`, `lookup.hops.p99 <= 8`, `ring.converged within 15s of 30s`.
+    pub(crate) expect: Option<Vec<Field<Expect>>>,
+}
+
+/// The overlay's settings, the same for all nodes.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "network")]
+pub(crate) struct RawNetwork {
+    /// How many ids the ring has, 2 to 2^64. Default: 2^32.
+    pub(crate) max_size: Option<Field<Ring>>,
+    /// The kind of link table. Default: `{tango: {k: 5, symmetric: true}}`.
+    pub(crate) geometry: Option<RawGeometry>,
+    /// The length r of a successor list: r neighbours may fail at once. Default: 8.
+    pub(crate) successors: Option<Field<u8>>,
+}
+
+/// A kind of link table.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "geometry")]
+pub(crate) enum RawGeometry {
+    /// Chord: fingers at distances 2^i.
+    Chord,
+    /// DKS(k): k - 1 fingers a step, at distances j * k^i.
+    Dks(RawDks),
+    /// Tango(k): k - 1 fingers a step, with further reach than DKS.
+    Tango(RawTango),
+    /// The Tango table that keeps within a bound on the full ring of `max_size` ids.
+    AtMost(RawAtMost),
+}
+
+/// DKS's settings.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "dks")]
+pub(crate) struct RawDks {
+    /// The search arity.
+    pub(crate) k: Field<u16>,
+}
+
+/// Tango's settings.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "tango")]
+pub(crate) struct RawTango {
+    /// The search arity; odd where symmetric.
+    pub(crate) k: Field<u16>,
+    /// Half of the fingers clockwise and half counter-clockwise. Default: false.
+    pub(crate) symmetric: Option<Field<bool>>,
+}
+
+/// A bound that the link table is chosen for.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "at_most")]
+pub(crate) enum RawAtMost {
+    /// So many hops, with as few links as possible.
+    Hops(Field<u32>),
+    /// So many links a node, with as few hops as possible.
+    Links(Field<u32>),
+}
+
+/// How the first nodes join.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "join")]
+pub(crate) enum RawJoin {
+    /// All at once: a flash crowd.
+    AtOnce,
+    /// One after the other, evenly, so many a second.
+    Rate(Field<Rate>),
+}
+
+/// A stream of operations.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "workload")]
+pub(crate) enum RawWorkload {
+    /// Look-ups from random nodes, open loop: Poisson arrivals, whatever became of the earlier ones.
+    Lookup(RawLookup),
+}
+
+/// A stream of look-ups.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "lookup")]
+pub(crate) struct RawLookup {
+    /// How many a second, in the whole network.
+    pub(crate) rate: Field<Rate>,
+    /// How keys are drawn. Default: uniform.
+    pub(crate) keys: Option<RawKeys>,
+}
+
+/// How keys are drawn.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "keys")]
+pub(crate) enum RawKeys {
+    /// Every id of the ring with the same probability.
+    Uniform,
+}
+
+/// One thing done to the network at one time.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "step", extend("minProperties" = 2, "maxProperties" = 2))]
+pub(crate) struct RawStep {
+    /// When, counted from the run's start.
+    pub(crate) at: Field<Duration>,
+    /// So many new nodes join (a share: of those that are up).
+    pub(crate) join: Option<Field<Amount>>,
+    /// So many nodes leave gracefully (a share: of those that are up).
+    pub(crate) leave: Option<Field<Amount>>,
+    /// So many nodes are killed, without a word (a share: of those that are up).
+    pub(crate) kill: Option<Field<Amount>>,
+    /// So many of the nodes that are down come back with the same identity (a share: of those that are down).
+    pub(crate) restart: Option<Field<Amount>>,
+}
+
+impl<U: Unit> JsonSchema for Field<U> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        U::KIND.into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        U::schema()
+    }
+}
