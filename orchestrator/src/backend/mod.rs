@@ -71,6 +71,13 @@ impl Backend {
         }
     }
 
+    /// Its name, for the journal.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Backend::Local(_) => "local",
+        }
+    }
+
     /// A host's name, for people.
     pub fn host_name(&self, _host: HostIndex) -> &str {
         match self {

@@ -143,6 +143,8 @@ pub struct Machine {
     until_us: u64,
     /// When draining, or else stopping, began.
     over_us: Option<u64>,
+    /// When agents were told to stop, or were all gone.
+    stopped_us: Option<u64>,
     interrupts: u32,
 }
 
@@ -162,6 +164,7 @@ impl Machine {
             start_us: 0,
             until_us: u64::MAX,
             over_us: None,
+            stopped_us: None,
             interrupts: 0,
         }
     }
@@ -195,9 +198,11 @@ impl Machine {
         }
     }
 
-    /// When the schedule's end, or an interrupt, came, since the run's start.
-    pub fn over_us(&self) -> Option<u64> {
-        Some(self.run_us(self.over_us?))
+    /// When the run ended, since its start: an interrupted one with the interrupt, any other when the operations that were
+    /// under way at the schedule's end had had their time.
+    pub fn ended_us(&self) -> Option<u64> {
+        let interrupted = self.ending == Ending::Interrupted;
+        Some(self.run_us(if interrupted { self.over_us? } else { self.stopped_us? }))
     }
 
     /// Where all nodes are reached, of all hosts that are there.
@@ -259,6 +264,7 @@ impl Machine {
             let reason = || "the run was interrupted twice".to_owned();
             out.extend(self.there().into_iter().map(|index| Effect::GiveUp(index, reason())));
             self.over_us.get_or_insert(now_us);
+            self.stopped_us.get_or_insert(now_us);
             self.stage = Stage::Stopping;
             self.until_us = now_us;
             return;
@@ -285,6 +291,7 @@ impl Machine {
                 self.ending = Ending::NoHosts;
             }
             self.over_us.get_or_insert(now_us);
+            self.stopped_us.get_or_insert(now_us);
             self.stage = Stage::Finished;
             return;
         }
@@ -392,6 +399,7 @@ impl Machine {
     fn stop(&mut self, now_us: u64, out: &mut Vec<Effect>) {
         self.say_to_all(&Request::Stop, out);
         self.over_us.get_or_insert(now_us);
+        self.stopped_us = Some(now_us);
         self.stage = Stage::Stopping;
         self.until_us = now_us + STOP_WAIT_US;
     }
