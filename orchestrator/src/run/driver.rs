@@ -3,9 +3,10 @@
 use std::fs;
 use std::io::BufWriter;
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use p2ps::agent::clock::monotonic_us;
 use p2ps::agent::protocol::{AGENT_PROTOCOL_VERSION, NodeSlot, Request};
@@ -25,6 +26,7 @@ use crate::backend::Backend;
 use crate::check::{self, Verdict};
 use crate::plan::{Plan, resolved_yaml};
 use crate::record::{Recorder, RunDirectory, RunRecord};
+use crate::report::{MetricsBoard, MetricsServer};
 use crate::schedule::{HostIndex, Schedule, schedule, write_jsonl};
 
 /// How often nodes are sampled, in milliseconds.
@@ -32,6 +34,9 @@ const SAMPLE_EVERY_MS: u64 = 1000;
 
 /// How often the machine is told that time passes.
 const TICK_EVERY: Duration = Duration::from_millis(50);
+
+/// How often the metrics that are served are brought up to date.
+const PUBLISH_EVERY: Duration = Duration::from_secs(1);
 
 /// The most notices of agents that wait to be recorded; more wait in the agents' pipes.
 const EVENTS_MAX: usize = 4096;
@@ -49,8 +54,8 @@ pub struct Job {
     pub out: PathBuf,
     /// The command line, for the manifest.
     pub command: Vec<String>,
-    /// Whether each node serves its metrics on its host's loopback.
-    pub metrics: bool,
+    /// Where the run's metrics are served, if they are; then each node serves its own on its host's loopback too.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// A run that is over.
@@ -89,8 +94,17 @@ pub fn carry_out(job: Job, watcher: &mut dyn Watcher) -> Result<Finished, RunErr
         .map_err(|source| RunError::System { what: "start an event loop", source })?;
     let outstanding = Outstanding::new(&schedule);
     let driven = runtime.block_on(async {
+        let board = MetricsBoard::new();
+        let _server = match job.metrics {
+            Some(address) => {
+                let server = MetricsServer::serve(address, board.clone()).await?;
+                watcher.serving(server.address());
+                Some(server)
+            }
+            None => None,
+        };
         let mut driver = Driver::start(&job, &directory, &schedule, manifest, journal, recorder, outstanding)?;
-        driver.drive(watcher).await.map(|()| driver.into_parts())
+        driver.drive(&board, watcher).await.map(|()| driver.into_parts())
     });
     // Whatever went wrong: agents are killed with their tasks, and then nothing may be left.
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -222,12 +236,13 @@ impl<'a> Driver<'a> {
         })
     }
 
-    async fn drive(&mut self, watcher: &mut dyn Watcher) -> Result<(), RunError> {
+    async fn drive(&mut self, board: &MetricsBoard, watcher: &mut dyn Watcher) -> Result<(), RunError> {
         let no_signal = |source| RunError::System { what: "be told of signals", source };
         let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signal)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(no_signal)?;
         let mut ticks = tokio::time::interval(TICK_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut published = Instant::now();
         self.carry_out_effects()?;
         while self.machine.stage() != Stage::Finished || self.running > 0 {
             tokio::select! {
@@ -245,6 +260,10 @@ impl<'a> Driver<'a> {
                     let draining = self.machine.stage() == Stage::Draining;
                     self.tick(draining.then(|| self.outstanding.count(over_us)));
                     watcher.progress(&self.status(), &self.recorder);
+                    if self.job.metrics.is_some() && published.elapsed() >= PUBLISH_EVERY {
+                        published = Instant::now();
+                        board.publish(&self.recorder);
+                    }
                 }
             }
             self.carry_out_effects()?;
@@ -375,7 +394,7 @@ impl<'a> Driver<'a> {
         Request::Prepare {
             net: self.job.plan.net,
             listen: self.job.backend.listen(host),
-            metrics: self.job.metrics,
+            metrics: self.job.metrics.is_some(),
             sample_every_ms: SAMPLE_EVERY_MS,
             nodes,
         }

@@ -83,7 +83,7 @@ impl Manifest {
 }
 
 /// Now, as the manifest writes times: UTC, to the microsecond.
-pub fn now() -> String {
+pub(super) fn now() -> String {
     format!("{:.6}", jiff::Timestamp::now())
 }
 
@@ -91,7 +91,7 @@ pub fn now() -> String {
 ///
 /// # Errors
 /// What the system said.
-pub fn sha256(path: &Path) -> io::Result<String> {
+pub(super) fn sha256(path: &Path) -> io::Result<String> {
     let mut digest = Sha256::new();
     let mut file = File::open(path)?;
     let mut chunk = vec![0; 64 << 10];

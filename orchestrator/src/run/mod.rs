@@ -14,11 +14,13 @@ mod outstanding;
 pub mod process;
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::backend::BackendError;
 use crate::check::CheckError;
 use crate::record::{RecordError, Recorder, RunDirectory};
+use crate::report::ServeError;
 use crate::schedule::Schedule;
 
 pub use driver::{Finished, Job, carry_out};
@@ -30,6 +32,9 @@ use machine::Stage;
 pub trait Watcher {
     /// The run has its directory and its schedule; nothing has been started yet.
     fn begun(&mut self, directory: &RunDirectory, schedule: &Schedule);
+
+    /// The run's metrics are served here.
+    fn serving(&mut self, address: SocketAddr);
 
     /// How the run is getting on; called several times a second.
     fn progress(&mut self, status: &Status, recorder: &Recorder);
@@ -76,6 +81,9 @@ pub enum RunError {
     /// A host.
     #[error(transparent)]
     Backend(#[from] BackendError),
+    /// The run's metrics.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
     /// Clean-up at the end.
     #[error(transparent)]
     Cleanup(#[from] cleanup::CleanupError),
