@@ -25,18 +25,17 @@ pub(super) fn print_chain(error: &dyn std::error::Error) {
 
 /// Prints everything that is wrong with a plan.
 pub(super) fn print_plan_error(error: &PlanError) {
-    let mut errors = io::stderr().lock();
-    if error.problems().is_empty() || !errors.is_terminal() {
-        let _ = writeln!(errors, "error: {error}");
-        return;
+    if error.problems().is_empty() {
+        return print(&error.to_string());
     }
-    let handler = GraphicalReportHandler::new();
+    let drawing = io::stderr().is_terminal().then(GraphicalReportHandler::new);
     for problem in error.problems() {
         let mut drawn = String::new();
-        // Where it cannot be drawn (a place that its source does not have), the plain words do.
-        if handler.render_report(&mut drawn, problem).is_err() {
-            drawn = problem.to_plain();
+        match &drawing {
+            Some(handler) if handler.render_report(&mut drawn, problem).is_ok() => {
+                let _ = writeln!(io::stderr().lock(), "{drawn}");
+            }
+            _ => print(&problem.to_plain()),
         }
-        let _ = writeln!(errors, "{drawn}");
     }
 }

@@ -1,5 +1,7 @@
 //! From what a plan says to a [`Plan`] that can run. All mistakes are looked for, and told at once.
 
+mod whole;
+
 use std::time::Duration;
 
 use p2ps::config::{Geometry, NetConfig};
@@ -10,13 +12,12 @@ use super::diagnose::{PROBLEMS_MAX, Problem};
 use super::document::{Document, ValueIndex};
 use super::expect::Expect;
 use super::geometry::{Bound, at_most};
-use super::population::{Population, Shortage};
 use super::resolved::amount_text;
 use super::schema::{RawAtMost, RawGeometry, RawJoin, RawKeys, RawNetwork, RawPlan, RawStep, RawWorkload};
-use super::units::{Name, Rate, Unit, duration_text};
+use super::units::{Name, Rate, Unit};
 use super::{
-    Amount, Claim, DURATION_TAIL, EXPECTATIONS_MAX, Expectation, NODES_MAX, OPERATIONS_MAX, Plan, STEPS_MAX,
-    Step, StepEvent, WORKLOADS_MAX, Workload, join_time,
+    Amount, EXPECTATIONS_MAX, Expectation, NODES_MAX, Plan, STEPS_MAX, Step, StepEvent, WORKLOADS_MAX,
+    Workload, join_time,
 };
 
 /// How fast nodes join where the plan does not say.
@@ -65,7 +66,12 @@ impl Checker<'_> {
             self.population(nodes, join_rate, steps, net.ring(), raw.nodes.index);
         }
         let duration = match duration {
-            None => Some(default_duration(join_end, timeline.as_deref(), &expect)),
+            None => self.default_duration(
+                join_end,
+                timeline.as_deref().unwrap_or_default(),
+                &expect,
+                raw.nodes.index,
+            ),
             Some(At(None, _)) => None,
             Some(At(Some(duration), at)) => {
                 self.within_duration(
@@ -208,16 +214,7 @@ impl Checker<'_> {
 
     fn step(&mut self, raw: &RawStep) -> Option<At<Step>> {
         let at = self.read(&raw.at);
-        let kinds: [(&str, &Option<Field<Amount>>, fn(Amount) -> StepEvent); 4] = [
-            ("join", &raw.join, StepEvent::Join),
-            ("leave", &raw.leave, StepEvent::Leave),
-            ("kill", &raw.kill, StepEvent::Kill),
-            ("restart", &raw.restart, StepEvent::Restart),
-        ];
-        let said: Vec<_> = kinds
-            .into_iter()
-            .filter_map(|(name, field, event)| Some((name, field.as_ref()?, event)))
-            .collect();
+        let said = events_of(raw);
         match said.as_slice() {
             [(name, field, event)] => {
                 let amount = self.read(field)?;
@@ -251,129 +248,6 @@ impl Checker<'_> {
             .collect()
     }
 
-    /// Walks through the run's membership, as far as it depends on numbers only.
-    fn population(
-        &mut self,
-        nodes: u32,
-        join_rate: Option<f64>,
-        steps: &[At<Step>],
-        ring: Ring,
-        nodes_at: ValueIndex,
-    ) {
-        let mut population = Population::new(nodes, join_rate);
-        for At(step, index) in steps {
-            let when = duration_text(step.at);
-            let Err(shortage) = population.step(step.at, step.event) else { continue };
-            let (message, hint) = match shortage {
-                Shortage::Up { wanted, up } => (
-                    format!("`{}` at {when} is {wanted} nodes, but only {up} will be up then", step.text),
-                    "take fewer, or a share such as 10%".to_owned(),
-                ),
-                Shortage::NobodyLeft { up } => (
-                    format!(
-                        "`{}` at {when} takes all {up} nodes: no network is left that one could join again",
-                        step.text
-                    ),
-                    format!("take at most {}", up.saturating_sub(1)),
-                ),
-                Shortage::Down { wanted, down } => (
-                    format!("`{}` at {when} is {wanted} nodes, but {down} will be down then", step.text),
-                    "only nodes that were killed or have left before can restart; new ones join".to_owned(),
-                ),
-            };
-            self.problem(Some(*index), message, Some(hint));
-            return;
-        }
-        let (spawned, room) = (population.nodes(), ring.max_size().min(u128::from(NODES_MAX)));
-        if u128::from(spawned) > room {
-            let message =
-                format!("with those of the timeline {spawned} nodes join, but there is room for {room}");
-            self.problem(
-                Some(nodes_at),
-                message,
-                Some("take fewer nodes, or raise network.max_size".to_owned()),
-            );
-        }
-        if population.actions() > OPERATIONS_MAX {
-            let message = format!("the timeline makes {} joins and ends of nodes", population.actions());
-            self.problem(
-                Some(nodes_at),
-                message,
-                Some(format!("a run has at most {OPERATIONS_MAX} actions")),
-            );
-        }
-    }
-
-    fn within_duration(
-        &mut self,
-        At(duration, index): At<Duration>,
-        join_end: Duration,
-        steps: &[At<Step>],
-        expect: &[At<Expectation>],
-    ) {
-        let end = duration_text(duration);
-        if duration.is_zero() {
-            self.problem(
-                Some(index),
-                "a run of no length".to_owned(),
-                Some("leave `duration` out, or give one".to_owned()),
-            );
-            return;
-        }
-        if join_end > duration {
-            let message =
-                format!("the run ends at {end}, before all nodes have joined at {}", duration_text(join_end));
-            self.problem(Some(index), message, Some("raise `duration` or the join rate".to_owned()));
-        }
-        for At(step, index) in steps.iter().filter(|At(step, _)| step.at > duration) {
-            let message =
-                format!("`{}` comes at {}, after the run's end at {end}", step.text, duration_text(step.at));
-            self.problem(Some(*index), message, Some("raise `duration`, or leave it out".to_owned()));
-        }
-        for At(expectation, index) in expect {
-            if let Some(until) = converged_end(expectation).filter(|until| *until > duration) {
-                let message = format!(
-                    "`{}` lasts until {}, after the run's end at {end}",
-                    expectation.text,
-                    duration_text(until)
-                );
-                self.problem(Some(*index), message, Some("raise `duration`, or leave it out".to_owned()));
-            }
-        }
-    }
-
-    /// What is expected of look-ups can only be judged where there are some.
-    fn measured(&mut self, workload: &[At<Workload>], expect: &[At<Expectation>]) {
-        if !workload.is_empty() {
-            return;
-        }
-        for At(expectation, index) in expect {
-            if let Claim::Figure { name, .. } = &expectation.claim
-                && name.starts_with("lookup.")
-            {
-                let message = format!("`{name}` will not be measured: the plan has no look-ups");
-                let hint = "add a workload such as `- lookup: {rate: 100/s}`";
-                self.problem(Some(*index), message, Some(hint.to_owned()));
-            }
-        }
-    }
-
-    fn operations(&mut self, workload: &[At<Workload>], duration: Duration) {
-        let mut total = 0.0;
-        for At(Workload::Lookup { rate }, index) in workload {
-            total += rate * duration.as_secs_f64();
-            if total > OPERATIONS_MAX as f64 {
-                let message =
-                    format!("about {total:.0} look-ups in {} are too many", duration_text(duration));
-                let hint = format!(
-                    "a run has at most {OPERATIONS_MAX} operations: lower the rate or shorten the run"
-                );
-                self.problem(Some(*index), message, Some(hint));
-                return;
-            }
-        }
-    }
-
     fn read<U: Unit>(&mut self, field: &Field<U>) -> Option<U> {
         match U::parse(field.text.trim()) {
             Ok(value) => Some(value),
@@ -403,15 +277,14 @@ impl Checker<'_> {
     }
 }
 
-fn default_duration(join_end: Duration, steps: Option<&[At<Step>]>, expect: &[At<Expectation>]) -> Duration {
-    let last = steps.unwrap_or_default().last().map_or(join_end, |At(step, _)| step.at);
-    let converged = expect.iter().filter_map(|At(expectation, _)| converged_end(expectation)).max();
-    (last.max(join_end) + DURATION_TAIL).max(converged.unwrap_or_default())
-}
+/// Something that a step says: its key, how many nodes, and what is done to them.
+type Said<'a> = (&'static str, &'a Field<Amount>, fn(Amount) -> StepEvent);
 
-fn converged_end(expectation: &Expectation) -> Option<Duration> {
-    match expectation.claim {
-        Claim::Converged { within, of } => Some(of + within),
-        Claim::Figure { .. } => None,
-    }
+/// Everything that a step says: one thing, if it is right.
+fn events_of(raw: &RawStep) -> Vec<Said<'_>> {
+    let join = raw.join.as_ref().map(|field| -> Said<'_> { ("join", field, StepEvent::Join) });
+    let leave = raw.leave.as_ref().map(|field| -> Said<'_> { ("leave", field, StepEvent::Leave) });
+    let kill = raw.kill.as_ref().map(|field| -> Said<'_> { ("kill", field, StepEvent::Kill) });
+    let restart = raw.restart.as_ref().map(|field| -> Said<'_> { ("restart", field, StepEvent::Restart) });
+    [join, leave, kill, restart].into_iter().flatten().collect()
 }

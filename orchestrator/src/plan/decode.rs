@@ -66,7 +66,7 @@ pub(crate) struct DecodeError {
 enum Mistake {
     Missing(&'static str),
     Unknown { what: &'static str, word: String, known: &'static [&'static str] },
-    Other(String),
+    Other { message: String, hint: Option<String> },
 }
 
 impl DecodeError {
@@ -99,8 +99,8 @@ impl DecodeError {
                 };
                 (message, Some(hint))
             }
-            Mistake::Other(message) if path.is_empty() => (message, None),
-            Mistake::Other(message) => (format!("`{path}`: {message}"), None),
+            Mistake::Other { message, hint } if path.is_empty() => (message, hint),
+            Mistake::Other { message, hint } => (format!("`{path}`: {message}"), hint),
         };
         Problem { place: self.index.and_then(|index| document.place(index)), message, hint }
     }
@@ -122,7 +122,7 @@ impl From<Mistake> for DecodeError {
 
 impl de::Error for DecodeError {
     fn custom<T: fmt::Display>(message: T) -> DecodeError {
-        Mistake::Other(message.to_string()).into()
+        Mistake::Other { message: message.to_string(), hint: None }.into()
     }
 
     fn missing_field(name: &'static str) -> DecodeError {
@@ -144,16 +144,28 @@ struct At<'de>(&'de Value);
 
 impl<'de> At<'de> {
     fn visit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
-        let unexpected = |found: &str, visitor: &dyn de::Expected| {
-            Err(DecodeError::from(Mistake::Other(format!("expected {visitor}, found {found}"))))
-        };
         let result = match &self.0.kind {
-            ValueKind::Null => unexpected("nothing", &visitor),
-            ValueKind::Scalar(text) => unexpected(&format!("`{text}`"), &visitor),
+            ValueKind::Null | ValueKind::Scalar(_) => return Err(self.unlike(&visitor)),
             ValueKind::List(items) => visitor.visit_seq(Items(items.iter())),
             ValueKind::Map(entries) => visitor.visit_map(Entries { entries: entries.iter(), value: None }),
         };
         result.map_err(|error| error.at(self.0.index))
+    }
+
+    /// This value is not what was expected.
+    fn unlike(self, expected: &dyn de::Expected) -> DecodeError {
+        let found = match &self.0.kind {
+            ValueKind::Null => "nothing".to_owned(),
+            ValueKind::Scalar(text) => format!("`{text}`"),
+            ValueKind::List(_) => "a list".to_owned(),
+            ValueKind::Map(_) => "a map".to_owned(),
+        };
+        self.mistake(format!("expected {expected}, found {found}"), None)
+    }
+
+    fn mistake(self, message: String, hint: Option<&str>) -> DecodeError {
+        let hint = hint.map(str::to_owned);
+        DecodeError { mistake: Mistake::Other { message, hint }, index: Some(self.0.index) }
     }
 }
 
@@ -169,19 +181,31 @@ impl<'de> Deserializer<'de> for At<'de> {
         name: &'static str,
         visitor: V,
     ) -> Result<V::Value, DecodeError> {
-        let expected = |found: &str, visitor: &dyn de::Expected| {
-            Mistake::Other(format!("expected {visitor}, found {found}"))
-        };
         let result = match &self.0.kind {
             _ if name != FIELD => visitor.visit_newtype_struct(self),
             ValueKind::Scalar(text) => {
                 visitor.visit_map(MapDeserializer::new(std::iter::once((self.0.index, text.as_str()))))
             }
-            ValueKind::Null => Err(expected("nothing", &visitor).into()),
-            ValueKind::List(_) => Err(expected("a list", &visitor).into()),
-            ValueKind::Map(_) => Err(expected("a map", &visitor).into()),
+            _ => return Err(self.unlike(&visitor)),
         };
         result.map_err(|error: DecodeError| error.at(self.0.index))
+    }
+
+    /// A map may be empty: all of its keys may be commented out.
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
+        match &self.0.kind {
+            ValueKind::Null => {
+                let nothing = Entries { entries: [].iter(), value: None };
+                visitor.visit_map(nothing).map_err(|error| error.at(self.0.index))
+            }
+            ValueKind::Map(_) => self.visit(visitor),
+            _ => Err(self.unlike(&format!("`key: value` with the keys {}", fields.join(", ")).as_str())),
+        }
     }
 
     /// A key that is there has a value: `seed:` with nothing behind it is a mistake, not the default.
@@ -193,11 +217,8 @@ impl<'de> Deserializer<'de> for At<'de> {
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         match &self.0.kind {
             ValueKind::Null => visitor.visit_seq(Items([].iter())),
-            ValueKind::Map(_) => Err(DecodeError::from(Mistake::Other(
-                "expected a list (lines that begin with `-`), found a map".into(),
-            ))
-            .at(self.0.index)),
-            _ => self.visit(visitor),
+            ValueKind::List(_) => self.visit(visitor),
+            _ => Err(self.unlike(&"a list (lines that begin with `- `)")),
         }
     }
 
@@ -215,14 +236,21 @@ impl<'de> Deserializer<'de> for At<'de> {
                 let (Key { index, name }, value) = &entries[0];
                 visitor.visit_enum(Choice { name, key: *index, value: Some(value) })
             }
-            _ => Err(Mistake::Other(format!("expected one of: {}", variants.join(", "))).into()),
+            ValueKind::Map(entries) if entries.len() > 1 => {
+                let said: Vec<&str> = entries.iter().map(|(key, _)| key.name.as_str()).collect();
+                let message =
+                    format!("this is one of {}, but says {}", variants.join(", "), said.join(" and "));
+                let mistake = Mistake::Other { message, hint: Some("keep one of them".to_owned()) };
+                return Err(DecodeError { mistake, index: entries.last().map(|(key, _)| key.index) });
+            }
+            _ => return Err(self.unlike(&format!("one of {}", variants.join(", ")).as_str())),
         };
         result.map_err(|error| error.at(self.0.index))
     }
 
     serde::forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf
-        unit unit_struct tuple tuple_struct map struct identifier ignored_any
+        unit unit_struct tuple tuple_struct map identifier ignored_any
     }
 }
 
@@ -279,9 +307,12 @@ impl<'de> EnumAccess<'de> for Choice<'de> {
 }
 
 impl<'de> Choice<'de> {
-    fn settings(self) -> Result<&'de Value, DecodeError> {
-        let message = || Mistake::Other(format!("`{0}` needs its settings: write {{{0}: …}}", self.name));
-        self.value.ok_or_else(|| DecodeError::from(message()).at(self.key))
+    fn settings(self) -> Result<At<'de>, DecodeError> {
+        let mistake = || Mistake::Other {
+            message: format!("`{}` needs its settings", self.name),
+            hint: Some(format!("write {{{}: …}}", self.name)),
+        };
+        self.value.map(At).ok_or_else(|| DecodeError::from(mistake()).at(self.key))
     }
 }
 
@@ -292,18 +323,17 @@ impl<'de> VariantAccess<'de> for Choice<'de> {
         match self.value {
             None | Some(Value { kind: ValueKind::Null, .. }) => Ok(()),
             Some(value) => {
-                let mistake = Mistake::Other(format!("`{}` has no settings: write just that", self.name));
-                Err(DecodeError::from(mistake).at(value.index))
+                Err(At(value).mistake(format!("`{}` has no settings", self.name), Some("leave them out")))
             }
         }
     }
 
     fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, DecodeError> {
-        seed.deserialize(At(self.settings()?))
+        seed.deserialize(self.settings()?)
     }
 
     fn tuple_variant<V: Visitor<'de>>(self, _length: usize, visitor: V) -> Result<V::Value, DecodeError> {
-        At(self.settings()?).visit(visitor)
+        self.settings()?.visit(visitor)
     }
 
     fn struct_variant<V: Visitor<'de>>(
@@ -311,6 +341,6 @@ impl<'de> VariantAccess<'de> for Choice<'de> {
         _: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, DecodeError> {
-        At(self.settings()?).visit(visitor)
+        self.settings()?.visit(visitor)
     }
 }

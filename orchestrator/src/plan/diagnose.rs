@@ -53,6 +53,23 @@ pub struct Problem {
     pub hint: Option<String>,
 }
 
+/// A problem that does not know its place yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) message: String,
+    pub(crate) hint: String,
+}
+
+impl Refusal {
+    pub(crate) fn new(message: impl Into<String>, hint: impl Into<String>) -> Refusal {
+        Refusal { message: message.into(), hint: hint.into() }
+    }
+
+    pub(crate) fn at(self, place: Option<Place>) -> Problem {
+        Problem { place, message: self.message, hint: Some(self.hint) }
+    }
+}
+
 /// A stretch of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -172,6 +189,18 @@ pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn problems_can_be_drawn() {
+        let text = "name: x\nnodes: 30s # too much\nseed: 1\n".to_owned();
+        let source = Arc::new(Source { name: "plan.yaml".to_owned(), text, is_override: false });
+        let place = Place { source, line: 2, column: 8, offset: 15, length: 3 };
+        let problem = Refusal::new("`30s` is not a whole number", "write it like `64`").at(Some(place));
+        let handler = miette::GraphicalReportHandler::new_themed(miette::GraphicalTheme::none());
+        let mut drawn = String::new();
+        handler.render_report(&mut drawn, &problem).unwrap();
+        insta::assert_snapshot!("drawn_problem", drawn);
+    }
 
     #[test]
     fn only_near_names_are_suggested() {

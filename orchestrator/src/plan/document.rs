@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Location, MessageFormatter, Spanned, UserMessageFormatter};
 
-use super::diagnose::{Place, Problem, Source};
+use super::diagnose::{Place, Problem, Refusal, Source};
 
 /// The largest plan, in bytes.
 pub const PLAN_BYTES_MAX: usize = 1 << 20;
@@ -101,22 +101,20 @@ impl Document {
     fn lay_over(&mut self, text: &str) -> Result<(), Problem> {
         let source = Arc::new(Source { name: "--set".to_owned(), text: text.to_owned(), is_override: true });
         let whole = Place { source: source.clone(), line: 1, column: 1, offset: 0, length: text.len() };
-        let refused = |message: String, hint: &str| {
-            Err(Problem { place: Some(whole.clone()), message, hint: Some(hint.to_owned()) })
-        };
+        let refused = |message: &str, hint: &str| Err(Refusal::new(message, hint).at(Some(whole.clone())));
         let Some((path, written)) = text.split_once('=') else {
-            return refused("an override needs a `=`".to_owned(), "write key=value, such as --set nodes=200");
+            return refused("an override needs a `=`", "write key=value, such as --set nodes=200");
         };
         if text.len() > PLAN_BYTES_MAX {
-            return refused(
-                format!("an override has at most {PLAN_BYTES_MAX} bytes"),
-                "write it into the plan",
-            );
+            return refused("this override is larger than a plan may be", "write it into the plan");
         }
         let path = path.trim();
         let steps: Vec<&str> = path.split('.').collect();
         if steps.iter().any(|step| step.is_empty()) || steps.len() > DEPTH_MAX {
-            return refused(format!("`{path}` is no path into a plan"), "write it like network.successors=4");
+            return refused(
+                &format!("`{path}` is no path into a plan"),
+                "write it like network.successors=4",
+            );
         }
         let origins = std::mem::take(&mut self.origins);
         let mut reader = Reader { source, start: text.len() - written.len(), origins };
@@ -124,9 +122,7 @@ impl Document {
         let result =
             put(&mut self.root, &steps, value, &mut |path| reader.push(whole.clone(), path.to_owned()));
         self.origins = reader.origins;
-        result.or_else(|message| {
-            refused(message, "set the whole of it, as in --set 'network.geometry={dks: {k: 4}}'")
-        })
+        result.map_err(|refusal| refusal.at(Some(whole)))
     }
 }
 
@@ -136,7 +132,7 @@ fn put(
     steps: &[&str],
     value: Value,
     new_index: &mut dyn FnMut(&str) -> ValueIndex,
-) -> Result<(), String> {
+) -> Result<(), Refusal> {
     let mut target = target;
     for (depth, step) in steps.iter().enumerate() {
         let path = steps[..depth].join(".");
@@ -160,11 +156,16 @@ fn put(
                 let length = items.len();
                 let item = step.parse::<usize>().ok().and_then(|at| items.get_mut(at));
                 item.ok_or_else(|| {
-                    format!("`{path}` is a list of {length}, so `{step}` is none of its places, 0 and up")
+                    let message = format!("`{path}` has no place `{step}`");
+                    Refusal::new(message, format!("it is a list of {length}, counted from 0"))
                 })?
             }
             ValueKind::Null | ValueKind::Scalar(_) => {
-                return Err(format!("`{path}` is a single value, so `{step}` cannot be set in it"));
+                let message = format!("`{path}` is a single value, so `{step}` cannot be set in it");
+                return Err(Refusal::new(
+                    message,
+                    format!("set the whole of it: --set '{path}={{{step}: …}}'"),
+                ));
             }
         };
     }
@@ -192,7 +193,7 @@ impl Reader {
                 Err(Problem {
                     place: Some(place),
                     message: format!("this is no YAML that can be read: {message}"),
-                    hint: None,
+                    hint: Some(yaml_hint(error).to_owned()),
                 })
             }
         }
@@ -245,6 +246,17 @@ impl Reader {
     }
 }
 
+fn yaml_hint(error: &serde_saphyr::Error) -> &'static str {
+    use serde_saphyr::Error;
+    match error {
+        Error::DuplicateMappingKey { .. } => "keep one of the two",
+        Error::MultipleDocuments { .. } => "a file holds one plan: leave out what follows `---`",
+        Error::UnknownAnchor { .. } => "an alias `*name` stands for what was marked `&name` before",
+        Error::Budget { .. } => "a plan needs no such depth or size: write it flatter and shorter",
+        _ => "look at the indentation, the colons, the quotes and the brackets, here and in the line before",
+    }
+}
+
 fn byte_range(location: Location) -> Option<(usize, usize)> {
     let span = location.span();
     let from = usize::try_from(span.byte_offset()?).ok()?;
@@ -261,7 +273,8 @@ fn options() -> serde_saphyr::Options {
             max_nodes: VALUES_MAX,
             max_depth: DEPTH_MAX,
             flow_nesting_limit: DEPTH_MAX,
-            max_documents: 1,
+            // A second one is refused as such.
+            max_documents: 2,
             max_anchors: 1000,
             max_aliases: 1000,
             max_recorded_anchor_events: VALUES_MAX,

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use schemars::{Schema, json_schema};
 
-use super::diagnose::nearest;
-use super::units::{Unit, UnitError, decimal, share};
+use super::diagnose::{Refusal, nearest};
+use super::units::{Unit, decimal, share};
 use super::{Claim, Comparison, Expectation, FIGURES};
 
 /// The figure that may be said to hold `within` a time.
@@ -19,7 +19,7 @@ impl Unit for Expect {
     const KIND: &'static str = "an expectation";
     const EXAMPLE: &'static str = "lookup.success >= 99.9%";
 
-    fn parse(text: &str) -> Result<Expect, UnitError> {
+    fn parse(text: &str) -> Result<Expect, Refusal> {
         let words: Vec<&str> = text.split_whitespace().collect();
         let name = words.first().copied().unwrap_or_default();
         if !FIGURES.contains(&name) {
@@ -37,7 +37,7 @@ impl Unit for Expect {
             _ => {
                 let message = format!("`{text}` says nothing that can be checked");
                 let hint = "write: figure, comparison, bound, with blanks between, such as `lookup.success >= 99.9%`";
-                return Err(UnitError::new(message, hint));
+                return Err(Refusal::new(message, hint));
             }
         };
         Ok(Expect(Expectation { text: words.join(" "), claim }))
@@ -55,24 +55,24 @@ impl Unit for Expect {
     }
 }
 
-fn unknown_figure(name: &str) -> UnitError {
+fn unknown_figure(name: &str) -> Refusal {
     let hint = match nearest(name, FIGURES.iter().copied()) {
         Some(known) => format!("did you mean `{known}`?"),
         None => format!("the figures are: {}", FIGURES.join(", ")),
     };
-    UnitError::new(format!("no figure is called `{name}`"), hint)
+    Refusal::new(format!("no figure is called `{name}`"), hint)
 }
 
-fn malformed_within(name: &str) -> UnitError {
+fn malformed_within(name: &str) -> Refusal {
     let hint = format!("write `{CONVERGED} within 15s of 30s`: right at most 15 s after the time 30 s");
     if name == CONVERGED {
-        UnitError::new("`within` needs a length of time, `of`, and a time", hint)
+        Refusal::new("`within` needs a length of time, `of`, and a time", hint)
     } else {
-        UnitError::new(format!("only `{CONVERGED}` can hold within a time, not `{name}`"), hint)
+        Refusal::new(format!("only `{CONVERGED}` can hold within a time, not `{name}`"), hint)
     }
 }
 
-fn read_comparison(text: &str) -> Result<Comparison, UnitError> {
+fn read_comparison(text: &str) -> Result<Comparison, Refusal> {
     Ok(match text {
         "==" => Comparison::Equal,
         "!=" => Comparison::NotEqual,
@@ -82,15 +82,15 @@ fn read_comparison(text: &str) -> Result<Comparison, UnitError> {
         ">=" => Comparison::AtLeast,
         _ => {
             let hint = if text == "=" { "write `==`" } else { "the comparisons are ==, !=, <, <=, > and >=" };
-            return Err(UnitError::new(format!("`{text}` is no comparison"), hint));
+            return Err(Refusal::new(format!("`{text}` is no comparison"), hint));
         }
     })
 }
 
 /// Reads a bound in the figure's own unit: shares in percent, times with their unit, all else as plain numbers.
-fn read_bound(name: &str, text: &str) -> Result<f64, UnitError> {
+fn read_bound(name: &str, text: &str) -> Result<f64, Refusal> {
     let wrong = |kind: &str, example: &str| {
-        UnitError::new(
+        Refusal::new(
             format!("`{name}` is {kind}, not `{text}`"),
             format!("write a bound such as `{example}`"),
         )

@@ -3,7 +3,7 @@
 use p2ps::config::{ARITY_MAX, Geometry};
 use p2ps::id::Ring;
 
-use super::units::UnitError;
+use super::diagnose::Refusal;
 
 /// What `at_most` bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub(crate) enum Bound {
 }
 
 /// The Tango table that keeps `bound` on the full ring: with the fewest links for a bound on hops, and the other way round.
-pub(crate) fn at_most(bound: Bound, ring: Ring) -> Result<Geometry, UnitError> {
+pub(crate) fn at_most(bound: Bound, ring: Ring) -> Result<Geometry, Refusal> {
     let tables = (2..=ARITY_MAX).map(|k| (k, hops(k, ring)));
     let links = |k: u16, hops: u32| u32::from(k - 1) * hops;
     let found = match bound {
@@ -32,7 +32,7 @@ pub(crate) fn at_most(bound: Bound, ring: Ring) -> Result<Geometry, UnitError> {
         Bound::Links(_) => (tables.map(|(k, hops)| links(k, hops)).min(), "links"),
     };
     let least = least.unwrap_or_default();
-    Err(UnitError::new(
+    Err(Refusal::new(
         format!("no link table keeps this on a ring of {ring} ids"),
         format!("the least is {least} {what}; a smaller max_size needs fewer"),
     ))
@@ -67,7 +67,7 @@ mod tests {
     #[test]
     fn the_table_keeps_the_bound_with_least_effort() {
         let ring = Ring::DEFAULT;
-        for most in 4..=23 {
+        for most in 4..=24 {
             let k = at_most(Bound::Hops(most), ring).unwrap().arity();
             assert!(hops(k, ring) <= most);
             assert!(k == 2 || hops(k - 1, ring) > most, "k = {k} is not the least for {most} hops");
@@ -79,6 +79,6 @@ mod tests {
     #[test]
     fn what_no_table_keeps_is_refused_with_what_one_can() {
         assert!(at_most(Bound::Hops(1), Ring::DEFAULT).unwrap_err().hint.contains("4 hops"));
-        assert!(at_most(Bound::Links(20), Ring::DEFAULT).unwrap_err().hint.contains("23 links"));
+        assert!(at_most(Bound::Links(20), Ring::DEFAULT).unwrap_err().hint.contains("24 links"));
     }
 }

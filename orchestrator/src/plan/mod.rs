@@ -1,7 +1,7 @@
 //! Plans: what an experiment is to do, and what is expected of it. A [`Plan`] that exists is one that can run.
 //!
-//! A plan's text becomes a [`document`] (a tree that knows its places, with overrides laid over it), which is read as the types
-//! of [`schema`], which are [`check`]ed as a whole. Every mistake has its place and, where there is one, its mend ([`diagnose`]).
+//! A plan's text becomes a `document` (a tree that knows its places, with overrides laid over it), which is read as the types
+//! of `schema`, which are checked as a whole (`check`). Every mistake has its place and, where there is one, its mend ([`diagnose`]).
 
 mod check;
 mod decode;

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use p2ps::id::Ring;
 use schemars::generate::SchemaSettings;
+use schemars::transform::RecursiveTransform;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::Amount;
 use super::decode::Field;
@@ -15,10 +17,29 @@ use super::units::{Name, Rate, Unit};
 
 /// The JSON Schema (draft 7, which editors know) of plans, as text.
 pub fn json_schema() -> String {
-    let schema = SchemaSettings::draft07().into_generator().into_root_schema_for::<RawPlan>();
+    let settings = SchemaSettings::draft07().with_transform(RecursiveTransform(as_plans_are_read));
+    let schema = settings.into_generator().into_root_schema_for::<RawPlan>();
     let mut text = serde_json::to_string_pretty(&schema).expect("a schema is a JSON value");
     text.push('\n');
     text
+}
+
+/// A key may be left out, but it cannot be null; and descriptions are not broken where the source's lines are.
+fn as_plans_are_read(schema: &mut Schema) {
+    let Some(object) = schema.as_object_mut() else { return };
+    if let Some(Value::Array(types)) = object.get_mut("type") {
+        types.retain(|name| name != "null");
+        if let [only] = types.as_slice() {
+            let only = only.clone();
+            object.insert("type".to_owned(), only);
+        }
+    }
+    if let Some(Value::Array(choices)) = object.get_mut("anyOf") {
+        choices.retain(|choice| choice["type"] != "null");
+    }
+    if let Some(Value::String(description)) = object.get_mut("description") {
+        *description = description.replace('\n', " ");
+    }
 }
 
 /// An experiment on a peer-to-peer overlay: what is done to it, and what is expected of it.

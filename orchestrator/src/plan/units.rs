@@ -6,6 +6,7 @@ use p2ps::id::Ring;
 use schemars::{Schema, json_schema};
 
 use super::Amount;
+use super::diagnose::Refusal;
 
 /// The longest time in a plan: 30 days.
 pub const DURATION_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -34,27 +35,15 @@ pub(crate) trait Unit: Sized {
     const EXAMPLE: &'static str;
 
     /// Reads it.
-    fn parse(text: &str) -> Result<Self, UnitError>;
+    fn parse(text: &str) -> Result<Self, Refusal>;
 
     /// What editors check.
     fn schema() -> Schema;
 }
 
-/// Why a scalar cannot be read.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub(crate) struct UnitError {
-    pub(crate) message: String,
-    pub(crate) hint: String,
-}
-
-impl UnitError {
-    pub(crate) fn new(message: impl Into<String>, hint: impl Into<String>) -> UnitError {
-        UnitError { message: message.into(), hint: hint.into() }
-    }
-
-    fn not<U: Unit>(text: &str) -> UnitError {
-        UnitError::new(format!("`{text}` is not {}", U::KIND), format!("write it like `{}`", U::EXAMPLE))
+impl Refusal {
+    fn not<U: Unit>(text: &str) -> Refusal {
+        Refusal::new(format!("`{text}` is not {}", U::KIND), format!("write it like `{}`", U::EXAMPLE))
     }
 }
 
@@ -62,12 +51,12 @@ impl Unit for Duration {
     const KIND: &'static str = "a length of time";
     const EXAMPLE: &'static str = "1m30s";
 
-    fn parse(text: &str) -> Result<Duration, UnitError> {
+    fn parse(text: &str) -> Result<Duration, Refusal> {
         if decimal(text).is_some() {
             let hint = format!("write {text}s for seconds; the units are d, h, m, s, ms and us");
-            return Err(UnitError::new(format!("`{text}` has no unit of time"), hint));
+            return Err(Refusal::new(format!("`{text}` has no unit of time"), hint));
         }
-        let too_long = || UnitError::new(format!("`{text}` is too long"), "a time in a plan is at most 30d");
+        let too_long = || Refusal::new(format!("`{text}` is too long"), "a time in a plan is at most 30d");
         let (mut rest, mut total_us, mut last_unit_us) = (text, 0u64, u64::MAX);
         while !rest.is_empty() {
             let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
@@ -77,14 +66,14 @@ impl Unit for Duration {
             let unit_us = TIME_UNITS.iter().find(|(name, _)| *name == unit).map(|(_, length_us)| *length_us);
             let unit_us = unit_us.filter(|unit_us| *unit_us < last_unit_us);
             let part_us = unit_us.and_then(|unit_us| micros(number, unit_us));
-            let part_us = part_us.ok_or_else(|| UnitError::not::<Duration>(text))?;
+            let part_us = part_us.ok_or_else(|| Refusal::not::<Duration>(text))?;
             total_us = part_us.and_then(|part_us| total_us.checked_add(part_us)).ok_or_else(too_long)?;
             last_unit_us = unit_us.unwrap_or_default();
             rest = &rest[digits + letters..];
         }
         let length = Duration::from_micros(total_us);
         match text {
-            "" => Err(UnitError::not::<Duration>(text)),
+            "" => Err(Refusal::not::<Duration>(text)),
             _ if length > DURATION_MAX => Err(too_long()),
             _ => Ok(length),
         }
@@ -136,27 +125,27 @@ impl Unit for Rate {
     const KIND: &'static str = "a rate";
     const EXAMPLE: &'static str = "20/s";
 
-    fn parse(text: &str) -> Result<Rate, UnitError> {
+    fn parse(text: &str) -> Result<Rate, Refusal> {
         if decimal(text).is_some() {
             let hint = format!("write {text}/s for so many a second; /min and /h can be said too");
-            return Err(UnitError::new(format!("`{text}` has no unit of time"), hint));
+            return Err(Refusal::new(format!("`{text}` has no unit of time"), hint));
         }
-        let (number, unit) = text.split_once('/').ok_or_else(|| UnitError::not::<Rate>(text))?;
+        let (number, unit) = text.split_once('/').ok_or_else(|| Refusal::not::<Rate>(text))?;
         let seconds = match unit.trim() {
             "s" => 1.0,
             "min" | "m" => 60.0,
             "h" => 3600.0,
-            _ => return Err(UnitError::not::<Rate>(text)),
+            _ => return Err(Refusal::not::<Rate>(text)),
         };
-        let rate = decimal(number.trim()).ok_or_else(|| UnitError::not::<Rate>(text))? / seconds;
+        let rate = decimal(number.trim()).ok_or_else(|| Refusal::not::<Rate>(text))? / seconds;
         if rate == 0.0 {
-            return Err(UnitError::new(
+            return Err(Refusal::new(
                 format!("at a rate of `{text}` nothing would ever happen"),
                 "leave it out, or give a higher rate",
             ));
         }
         if rate > RATE_MAX {
-            return Err(UnitError::new(format!("`{text}` is too fast"), format!("at most {RATE_MAX}/s")));
+            return Err(Refusal::new(format!("`{text}` is too fast"), format!("at most {RATE_MAX}/s")));
         }
         Ok(Rate(rate))
     }
@@ -166,37 +155,38 @@ impl Unit for Rate {
     }
 }
 
-/// Reads a share, `0%` to `100%`, as 0..=1.
+/// Reads a share, `0%` to `100%`, as 0..=1: 99.9% is the number nearest to 0.999, which 99.9 / 100 is not.
 pub(crate) fn share(text: &str) -> Option<f64> {
-    let percent = decimal(text.strip_suffix('%')?.trim_end())?;
-    (percent <= 100.0).then_some(percent / 100.0)
+    let percent = text.strip_suffix('%')?.trim_end();
+    decimal(percent)?;
+    format!("{percent}e-2").parse().ok().filter(|share| *share <= 1.0)
 }
 
 /// A share as plans write it: `10%`. Reads back as the same where it was read from one.
 pub(crate) fn share_text(share: f64) -> String {
     let percent = share * 100.0;
-    let rounded = (percent * 1e9).round() / 1e9;
-    format!("{}%", if rounded / 100.0 == share { rounded } else { percent })
+    let rounded = format!("{}%", (percent * 1e9).round() / 1e9);
+    if self::share(&rounded) == Some(share) { rounded } else { format!("{percent}%") }
 }
 
 impl Unit for Amount {
     const KIND: &'static str = "a number of nodes";
     const EXAMPLE: &'static str = "5` or `10%";
 
-    fn parse(text: &str) -> Result<Amount, UnitError> {
+    fn parse(text: &str) -> Result<Amount, Refusal> {
         let amount = match text.strip_suffix('%') {
             Some(_) => share(text).map(Amount::Share),
             None => whole(text).and_then(|count| u32::try_from(count).ok()).map(Amount::Count),
         };
         match amount {
             Some(Amount::Count(0)) => {
-                Err(UnitError::new("0 nodes: nothing would happen", "leave this step out, or give a number"))
+                Err(Refusal::new("0 nodes: nothing would happen", "leave this step out, or give a number"))
             }
             Some(Amount::Share(0.0)) => {
-                Err(UnitError::new("0%: nothing would happen", "leave this step out, or give a share"))
+                Err(Refusal::new("0%: nothing would happen", "leave this step out, or give a share"))
             }
             Some(amount) => Ok(amount),
-            None => Err(UnitError::not::<Amount>(text)),
+            None => Err(Refusal::not::<Amount>(text)),
         }
     }
 
@@ -209,9 +199,9 @@ impl Unit for Ring {
     const KIND: &'static str = "a ring's size";
     const EXAMPLE: &'static str = "2^32";
 
-    fn parse(text: &str) -> Result<Ring, UnitError> {
+    fn parse(text: &str) -> Result<Ring, Refusal> {
         text.parse::<Ring>()
-            .map_err(|error| UnitError::new(error.to_string(), "write it like 2^32 or 65536; at most 2^64"))
+            .map_err(|error| Refusal::new(error.to_string(), "write it like 2^32 or 65536; at most 2^64"))
     }
 
     fn schema() -> Schema {
@@ -227,7 +217,7 @@ impl Unit for Name {
     const KIND: &'static str = "a name";
     const EXAMPLE: &'static str = "crash-churn";
 
-    fn parse(text: &str) -> Result<Name, UnitError> {
+    fn parse(text: &str) -> Result<Name, Refusal> {
         let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         let fits = (1..=NAME_CHARACTERS_MAX).contains(&text.len()) && !text.starts_with(['.', '-']);
         if fits && text.chars().all(known) {
@@ -236,7 +226,7 @@ impl Unit for Name {
         let hint = format!(
             "it names a directory: 1 to {NAME_CHARACTERS_MAX} letters, digits, `-`, `_` and `.`, such as crash-churn"
         );
-        Err(UnitError::new(format!("`{text}` is no name for a plan"), hint))
+        Err(Refusal::new(format!("`{text}` is no name for a plan"), hint))
     }
 
     fn schema() -> Schema {
@@ -256,10 +246,10 @@ macro_rules! whole_number {
             const KIND: &'static str = $kind;
             const EXAMPLE: &'static str = $example;
 
-            fn parse(text: &str) -> Result<$number, UnitError> {
-                let number = whole(text).ok_or_else(|| UnitError::not::<$number>(text))?;
+            fn parse(text: &str) -> Result<$number, Refusal> {
+                let number = whole(text).ok_or_else(|| Refusal::not::<$number>(text))?;
                 <$number>::try_from(number).map_err(|_| {
-                    UnitError::new(format!("`{text}` is too large"), format!("at most {}", <$number>::MAX))
+                    Refusal::new(format!("`{text}` is too large"), format!("at most {}", <$number>::MAX))
                 })
             }
 
@@ -281,9 +271,9 @@ impl Unit for bool {
     const KIND: &'static str = "a truth value";
     const EXAMPLE: &'static str = "true";
 
-    fn parse(text: &str) -> Result<bool, UnitError> {
+    fn parse(text: &str) -> Result<bool, Refusal> {
         text.parse()
-            .map_err(|_| UnitError::new(format!("`{text}` is neither true nor false"), "write true or false"))
+            .map_err(|_| Refusal::new(format!("`{text}` is neither true nor false"), "write true or false"))
     }
 
     fn schema() -> Schema {
@@ -363,6 +353,7 @@ mod tests {
             let read = share(&text).unwrap();
             assert_eq!(share(&share_text(read)), Some(read), "{text}");
             assert_eq!(share_text(read), text);
+            assert_eq!(read, f64::from(tenths) / 1000.0, "{text}");
         }
     }
 

@@ -182,10 +182,8 @@ mod tests {
     pub(in crate::record) fn buckets(values: impl IntoIterator<Item = u64>) -> Histogram {
         let mut merged = MergedHistogram::default();
         values.into_iter().for_each(|value| merged.record(value));
-        let bucket = |step: hdrhistogram::iterators::HistogramIterationValue<u64>| {
-            (merged.0.highest_equivalent(step.value_iterated_to()), step.count_at_value())
-        };
-        Histogram(merged.0.iter_recorded().map(bucket).collect())
+        let recorded = merged.0.iter_recorded();
+        Histogram(recorded.map(|step| (step.value_iterated_to(), step.count_at_value())).collect())
     }
 
     #[test]

@@ -98,7 +98,8 @@ impl Chance {
         drawn
     }
 
-    /// A waiting time in seconds, exponential with the mean `1 / rate`.
+    /// A waiting time in seconds, exponential with the mean `1 / rate`. (The logarithm is the platform's: its last bit may
+    /// differ elsewhere, far below the microseconds that schedules are made of.)
     pub(crate) fn exponential(&mut self, rate: f64) -> f64 {
         // 53 random bits, as a number in (0, 1]: its logarithm is finite.
         let uniform = ((self.next_u64() >> 11) + 1) as f64 / (1u64 << 53) as f64;

@@ -1,0 +1,171 @@
+//! What can only be judged of the plan as a whole: are there as many nodes as its steps want, does all of it fit into the run's
+//! time, will what is expected be measured.
+
+use std::time::Duration;
+
+use p2ps::id::Ring;
+
+use super::{At, Checker};
+use crate::plan::document::ValueIndex;
+use crate::plan::population::{Population, Shortage};
+use crate::plan::units::{DURATION_MAX, duration_text};
+use crate::plan::{Claim, DURATION_TAIL, Expectation, NODES_MAX, OPERATIONS_MAX, Step, Workload};
+
+impl Checker<'_> {
+    /// Walks through the run's membership, as far as it depends on numbers only.
+    pub(super) fn population(
+        &mut self,
+        nodes: u32,
+        join_rate: Option<f64>,
+        steps: &[At<Step>],
+        ring: Ring,
+        nodes_at: ValueIndex,
+    ) {
+        let mut population = Population::new(nodes, join_rate);
+        for At(step, index) in steps {
+            let when = duration_text(step.at);
+            let Err(shortage) = population.step(step.at, step.event) else { continue };
+            let (message, hint) = match shortage {
+                Shortage::Up { wanted, up } => (
+                    format!("`{}` at {when} is {wanted} nodes, but only {up} will be up then", step.text),
+                    "take fewer, or a share such as 10%".to_owned(),
+                ),
+                Shortage::NobodyLeft { up } => (
+                    format!(
+                        "`{}` at {when} takes all {up} nodes: no network is left that one could join",
+                        step.text
+                    ),
+                    "at least one node must stay up".to_owned(),
+                ),
+                Shortage::Down { wanted, down } => (
+                    match down {
+                        0 => format!("`{}` at {when} finds no node that is down", step.text),
+                        _ => format!(
+                            "`{}` at {when} is {wanted} nodes, but only {down} will be down",
+                            step.text
+                        ),
+                    },
+                    "only nodes that were killed or have left before can restart; new ones join".to_owned(),
+                ),
+            };
+            self.problem(Some(*index), message, Some(hint));
+            return;
+        }
+        let (spawned, room) = (population.nodes(), ring.max_size().min(u128::from(NODES_MAX)));
+        if u128::from(spawned) > room {
+            let message =
+                format!("with those of the timeline {spawned} nodes join, but there is room for {room}");
+            self.problem(
+                Some(nodes_at),
+                message,
+                Some("take fewer nodes, or raise network.max_size".to_owned()),
+            );
+        }
+        if population.actions() > OPERATIONS_MAX {
+            let message = format!("the timeline makes {} joins and ends of nodes", population.actions());
+            self.problem(
+                Some(nodes_at),
+                message,
+                Some(format!("a run has at most {OPERATIONS_MAX} actions")),
+            );
+        }
+    }
+
+    pub(super) fn default_duration(
+        &mut self,
+        join_end: Duration,
+        steps: &[At<Step>],
+        expect: &[At<Expectation>],
+        nodes_at: ValueIndex,
+    ) -> Option<Duration> {
+        let last = steps.last().map_or(join_end, |At(step, _)| step.at.max(join_end));
+        let converged = expect.iter().filter_map(|At(expectation, _)| converged_end(expectation)).max();
+        let duration = (last + DURATION_TAIL).max(converged.unwrap_or_default());
+        if duration > DURATION_MAX {
+            let message = format!("the run would last {}", duration_text(duration));
+            let hint = format!(
+                "join faster, or set earlier times: a run lasts at most {}",
+                duration_text(DURATION_MAX)
+            );
+            return self.refuse(nodes_at, message, hint);
+        }
+        Some(duration)
+    }
+
+    pub(super) fn within_duration(
+        &mut self,
+        At(duration, index): At<Duration>,
+        join_end: Duration,
+        steps: &[At<Step>],
+        expect: &[At<Expectation>],
+    ) {
+        let end = duration_text(duration);
+        if duration.is_zero() {
+            self.problem(
+                Some(index),
+                "a run of no length".to_owned(),
+                Some("leave `duration` out, or give one".to_owned()),
+            );
+            return;
+        }
+        if join_end > duration {
+            let message =
+                format!("the run ends at {end}, before all nodes have joined at {}", duration_text(join_end));
+            self.problem(Some(index), message, Some("raise `duration` or the join rate".to_owned()));
+        }
+        for At(step, index) in steps.iter().filter(|At(step, _)| step.at > duration) {
+            let message =
+                format!("`{}` comes at {}, after the run's end at {end}", step.text, duration_text(step.at));
+            self.problem(Some(*index), message, Some("raise `duration`, or leave it out".to_owned()));
+        }
+        for At(expectation, index) in expect {
+            if let Some(until) = converged_end(expectation).filter(|until| *until > duration) {
+                let message = format!(
+                    "`{}` lasts until {}, after the run's end at {end}",
+                    expectation.text,
+                    duration_text(until)
+                );
+                self.problem(Some(*index), message, Some("raise `duration`, or leave it out".to_owned()));
+            }
+        }
+    }
+
+    /// What is expected of look-ups can only be judged where there are some.
+    pub(super) fn measured(&mut self, workload: &[At<Workload>], expect: &[At<Expectation>]) {
+        if !workload.is_empty() {
+            return;
+        }
+        for At(expectation, index) in expect {
+            if let Claim::Figure { name, .. } = &expectation.claim
+                && name.starts_with("lookup.")
+            {
+                let message = format!("`{name}` will not be measured: the plan has no look-ups");
+                let hint = "add a workload such as `- lookup: {rate: 100/s}`";
+                self.problem(Some(*index), message, Some(hint.to_owned()));
+            }
+        }
+    }
+
+    pub(super) fn operations(&mut self, workload: &[At<Workload>], duration: Duration) {
+        let mut total = 0.0;
+        for At(Workload::Lookup { rate }, index) in workload {
+            total += rate * duration.as_secs_f64();
+            if total > OPERATIONS_MAX as f64 {
+                let message =
+                    format!("about {total:.0} look-ups in {} are too many", duration_text(duration));
+                let hint = format!(
+                    "a run has at most {OPERATIONS_MAX} operations: lower the rate or shorten the run"
+                );
+                self.problem(Some(*index), message, Some(hint));
+                return;
+            }
+        }
+    }
+}
+
+fn converged_end(expectation: &Expectation) -> Option<Duration> {
+    match expectation.claim {
+        Claim::Converged { within, of } => Some(of + within),
+        Claim::Figure { .. } => None,
+    }
+}

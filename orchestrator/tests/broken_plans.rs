@@ -1,0 +1,160 @@
+//! Plans broken in many ways: the command ends with exit code 2, starts nothing, and its message names the place and the mend.
+
+#![allow(clippy::unwrap_used)] // the tests' helpers are tests too
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn orchestrator(directory: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_orchestrator")).current_dir(directory).args(arguments).output().unwrap()
+}
+
+/// Runs `orchestrator plan` on `plan`, and returns what it says of it.
+fn refusal(plan: &str, arguments: &[&str]) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("broken.yaml"), plan).unwrap();
+    let output = orchestrator(directory.path(), &[&["plan", "broken.yaml"], arguments].concat());
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{errors}");
+    assert!(output.stdout.is_empty(), "nothing but the problem is told");
+    errors
+}
+
+const WHOLE: &str = "\
+name: whole
+nodes: 64
+join: {rate: 20/s}
+workload:
+  - lookup: {rate: 100/s}
+timeline:
+  - {at: 15s, kill: 10%}
+duration: 30s
+expect:
+  - lookup.success >= 99.5%
+  - ring.converged within 10s of 15s
+";
+
+/// [`WHOLE`] with one thing changed.
+fn broken(whole: &str, part: &str) -> String {
+    assert_eq!(WHOLE.matches(whole).count(), 1, "{whole}");
+    WHOLE.replace(whole, part)
+}
+
+#[test]
+fn the_whole_plan_is_accepted() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("whole.yaml"), WHOLE).unwrap();
+    let output = orchestrator(directory.path(), &["plan", "whole.yaml"]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+macro_rules! broken_plans {
+    ($($name:ident: $whole:literal => $part:literal)+) => { $(
+        #[test]
+        fn $name() {
+            insta::assert_snapshot!(stringify!($name), refusal(&broken($whole, $part), &[]));
+        }
+    )+ };
+}
+
+broken_plans! {
+    unknown_key: "nodes: 64" => "nodse: 64"
+    unknown_key_inside: "{rate: 100/s}" => "{rat: 100/s}"
+    missing_key: "nodes: 64\n" => ""
+    no_yaml: "duration: 30s" => "duration: 30s: 40s"
+    key_twice: "duration: 30s" => "nodes: 30"
+    empty_value: "duration: 30s" => "duration:"
+    time_without_unit: "{at: 15s, kill: 10%}" => "{at: 15, kill: 10%}"
+    rate_without_unit: "{rate: 20/s}" => "{rate: 20}"
+    rate_of_zero: "{rate: 100/s}" => "{rate: 0/s}"
+    kill_of_more_than_are_up: "kill: 10%" => "kill: 65"
+    kill_of_all: "kill: 10%" => "kill: 100%"
+    restart_with_none_down: "kill: 10%" => "restart: 50%"
+    share_above_all: "kill: 10%" => "kill: 110%"
+    step_after_the_end: "at: 15s," => "at: 31s,"
+    step_that_does_nothing: "{at: 15s, kill: 10%}" => "{at: 15s}"
+    step_that_does_two_things: "{at: 15s, kill: 10%}" => "{at: 15s, kill: 10%, leave: 3}"
+    joins_after_the_end: "{rate: 20/s}" => "{rate: 2/s}"
+    convergence_after_the_end: "within 10s of 15s" => "within 16s of 15s"
+    more_nodes_than_ids: "nodes: 64" => "nodes: 64\nnetwork: {max_size: 2^5}"
+    unknown_geometry: "nodes: 64" => "nodes: 64\nnetwork: {geometry: {dsk: {k: 4}}}"
+    geometry_without_settings: "nodes: 64" => "nodes: 64\nnetwork: {geometry: dks}"
+    even_arity: "nodes: 64" => "nodes: 64\nnetwork: {geometry: {tango: {k: 4, symmetric: true}}}"
+    bound_that_no_table_keeps: "nodes: 64" => "nodes: 64\nnetwork: {geometry: {at_most: {links: 20}}}"
+    no_successors: "nodes: 64" => "nodes: 64\nnetwork: {successors: 0}"
+    too_many_nodes: "nodes: 64" => "nodes: 1_000_000"
+    too_many_lookups: "{rate: 100/s}" => "{rate: 99999/s}"
+    unknown_figure: "lookup.success >=" => "lookup.sucess >="
+    bound_without_unit: "99.5%" => "99.5"
+    bound_of_another_unit: "lookup.success >= 99.5%" => "lookup.latency.p99 <= 5%"
+    assignment_for_comparison: "lookup.success >= 99.5%" => "lookup.wrong = 0"
+    lookups_expected_of_none: "workload:\n  - lookup: {rate: 100/s}\n" => ""
+    name_that_is_a_path: "name: whole" => "name: ../whole"
+    list_for_a_number: "nodes: 64" => "nodes: [64, 128]"
+    word_for_a_map: "nodes: 64" => "nodes: 64\nnetwork: chord"
+    settings_for_chord: "nodes: 64" => "nodes: 64\nnetwork: {geometry: {chord: {k: 2}}}"
+    two_geometries: "nodes: 64" => "nodes: 64\nnetwork: {geometry: {dks: {k: 2}, tango: {k: 3}}}"
+    two_plans: "duration: 30s" => "duration: 30s\n---\nname: second"
+    restart_of_more_than_are_down: "{at: 15s, kill: 10%}" => "{at: 15s, kill: 10%}\n  - {at: 16s, restart: 7}"
+    run_without_end: "join: {rate: 20/s}\nworkload:\n  - lookup: {rate: 100/s}\ntimeline:\n  - {at: 15s, kill: 10%}\nduration: 30s" => "join: {rate: 1/h}\ntimeline:\n  - {at: 30d, kill: 1}"
+    map_for_a_list: "timeline:\n  - {at: 15s, kill: 10%}" => "timeline: {at: 15s, kill: 10%}"
+}
+
+#[test]
+fn all_mistakes_are_told_at_once() {
+    let plan = "\
+name: many mistakes
+nodes: 64
+join: {rate: 20}
+timeline:
+  - {at: 15, kill: 10%}
+  - {at: 20s, kill: many}
+expect:
+  - lookup.sucess >= 99.5%
+";
+    insta::assert_snapshot!("all_mistakes_at_once", refusal(plan, &[]));
+}
+
+#[test]
+fn a_mistake_in_an_override_is_told_of_the_override() {
+    let said = [
+        "nodes=many",
+        "node=200",
+        "nodes",
+        "network.geometry.dks.k=4",
+        "network.geometry={dks: {k: 0}}",
+        "timeline.1.kill=5",
+        "timeline.0.kill=64",
+        "name.first=x",
+        "nodes=[",
+        "=4",
+    ]
+    .map(|text| refusal(WHOLE, &["--set", "network.geometry={tango: {k: 5}}", "--set", text]));
+    insta::assert_snapshot!("overrides", said.join("---\n"));
+}
+
+#[test]
+fn hostile_plans_are_refused_quickly() {
+    let mut bomb = "name: bomb\nnodes: 4\nx0: &x0 [a, a, a, a, a, a, a, a, a, a]\n".to_owned();
+    for level in 1..12 {
+        let below = vec![format!("*x{}", level - 1); 10].join(", ");
+        bomb.push_str(&format!("x{level}: &x{level} [{below}]\n"));
+    }
+    assert!(refusal(&bomb, &[]).contains("broken.yaml:"), "aliases that grow");
+    assert!(refusal(&"[".repeat(100_000), &[]).contains("broken.yaml:"), "nesting");
+    assert!(refusal(&"#".repeat((1 << 20) + 1), &[]).contains("at most"), "size");
+    assert!(refusal("", &[]).contains("broken.yaml"), "nothing");
+    assert!(refusal("\u{0}\u{1}", &[]).contains("broken.yaml"), "no text");
+    assert!(refusal("name: a\nnodes: 4\n---\nname: b\nnodes: 4\n", &[]).contains("broken.yaml"), "two plans");
+    assert!(refusal("name: &n loop\nnodes: *m\n", &[]).contains("broken.yaml:2"), "unknown alias");
+}
+
+#[test]
+fn a_plan_that_is_not_there_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = orchestrator(directory.path(), &["plan", "missing.yaml"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("missing.yaml"));
+    let output = orchestrator(directory.path(), &["plan"]);
+    assert_eq!(output.status.code(), Some(2), "wrong usage");
+}

@@ -1,0 +1,131 @@
+//! Plans that are right: the experiments of this repository, defaults, overrides, and the way back to YAML.
+
+#![allow(clippy::unwrap_used)] // the tests' helpers are tests too
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use p2ps::config::{Geometry, NetConfig};
+use p2ps_orchestrator::plan::{Amount, Claim, Plan, StepEvent, json_schema, load, parse, resolved_yaml};
+
+fn experiments() -> Vec<PathBuf> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../experiments");
+    let mut paths: Vec<PathBuf> =
+        std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
+    paths.sort();
+    assert!(paths.len() >= 4);
+    paths
+}
+
+fn read(text: &str, overrides: &[&str]) -> Plan {
+    let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
+    parse("plan.yaml", text, &overrides).unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[test]
+fn every_experiment_is_right_and_names_its_schema() {
+    for path in experiments() {
+        let plan = load(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(Some(plan.name.as_str()), path.file_stem().and_then(|stem| stem.to_str()));
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text.lines().next(), Some("# yaml-language-server: $schema=plan.schema.json"), "{path:?}");
+    }
+}
+
+#[test]
+fn the_quickstart_holds_for_200_nodes_too() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../experiments/quickstart.yaml");
+    let plan = load(&path, &["nodes=200".to_owned()]).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(plan.nodes, 200);
+}
+
+#[test]
+fn the_published_schema_is_current() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../experiments/plan.schema.json");
+    let published = std::fs::read_to_string(path).unwrap();
+    assert!(published == json_schema(), "write it anew: orchestrator schema > experiments/plan.schema.json");
+}
+
+#[test]
+fn a_resolved_plan_is_the_same_plan() {
+    let mut plans: Vec<Plan> = experiments().iter().map(|path| load(path, &[]).unwrap()).collect();
+    plans.push(read(ODD, &[]));
+    plans.push(read("name: least\nnodes: 1\n", &[]));
+    for plan in plans {
+        let text = resolved_yaml(&plan);
+        assert_eq!(read(&text, &[]), plan, "{text}");
+        assert_eq!(resolved_yaml(&read(&text, &[])), text);
+    }
+}
+
+const ODD: &str = "\
+name: odd
+seed: 18446744073709551615
+network: {max_size: 2^64, geometry: {at_most: {hops: 9}}, successors: 32}
+nodes: &many 1_000
+join: {rate: 7/min}
+workload:
+  - lookup: {rate: 100/h}
+  - lookup: {rate: 0.3/s, keys: uniform}
+timeline:
+  - {at: 1h500us, restart: 33.3%}
+  - at: 30.25s
+    join: *many
+  - {kill: 0.7%, at: '1m'}
+expect:
+  - lookup.latency.p99   <=  1.5ms
+  - ring.converged within 1d of 2h
+";
+
+#[test]
+fn oddly_written_plans_mean_what_they_say() {
+    let plan = read(ODD, &[]);
+    assert_eq!(plan.seed, u64::MAX);
+    assert_eq!(plan.nodes, 1000);
+    assert_eq!(plan.join_rate, Some(7.0 / 60.0));
+    let events: Vec<StepEvent> = plan.timeline.iter().map(|step| step.event).collect();
+    assert_eq!(
+        events,
+        [
+            StepEvent::Join(Amount::Count(1000)),
+            StepEvent::Kill(Amount::Share(0.007)),
+            StepEvent::Restart(Amount::Share(0.333))
+        ],
+        "in time order"
+    );
+    assert_eq!(plan.timeline[2].at, Duration::from_micros(3_600_000_500));
+    assert_eq!(plan.duration, Duration::from_secs(26 * 3600), "as long as convergence may take");
+    assert!(matches!(&plan.expect[0].claim, Claim::Figure { bound, .. } if *bound == 0.0015));
+    assert!(matches!(plan.net.geometry(), Geometry::Tango { symmetric: false, .. }));
+}
+
+#[test]
+fn the_least_plan_gets_the_defaults() {
+    let plan = read("name: least\nnodes: 41\n", &[]);
+    assert_eq!((plan.seed, plan.join_rate, plan.net), (0, Some(20.0), NetConfig::default()));
+    assert_eq!(plan.duration, Duration::from_secs(22), "2 s of joins, and the tail");
+    assert!(plan.workload.is_empty() && plan.timeline.is_empty() && plan.expect.is_empty());
+    let commented_out = read("name: least\nnodes: 41\ntimeline:\n#  - {at: 3s, kill: 1}\nexpect:\n", &[]);
+    assert_eq!(commented_out, plan);
+}
+
+#[test]
+fn overrides_change_and_add() {
+    let text = "name: base\nnodes: 64\ntimeline:\n  - {at: 15s, kill: 10%}\n";
+    let plan = read(
+        text,
+        &[
+            "nodes=200",
+            "network.successors=4",
+            "network.geometry={dks: {k: 4}}",
+            "timeline.0.kill=20%",
+            "seed = 9",
+            "nodes=100",
+            "join=at_once",
+        ],
+    );
+    assert_eq!((plan.nodes, plan.seed, plan.join_rate), (100, 9, None), "the last one counts");
+    assert_eq!((plan.net.successors(), plan.net.geometry()), (4, Geometry::Dks { k: 4 }));
+    assert_eq!(plan.timeline[0].event, StepEvent::Kill(Amount::Share(0.2)));
+}

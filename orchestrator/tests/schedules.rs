@@ -1,0 +1,240 @@
+//! Schedules: the same to the byte for the same seed, and possible whatever the seed.
+
+#![allow(clippy::unwrap_used)] // the tests' helpers are tests too
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use p2ps::agent::protocol::{Action, ActionKind, NodeIndex};
+use p2ps_orchestrator::plan::{Plan, parse};
+use p2ps_orchestrator::schedule::{
+    DRAIN_US, JsonlError, LINE_BYTES_MAX, SETTLING_US, Schedule, VIA_MAX, read_jsonl, schedule, write_jsonl,
+};
+
+const CHURN: &str = "\
+name: churn
+nodes: 40
+join: {rate: 10/s}
+workload:
+  - lookup: {rate: 40/s}
+  - lookup: {rate: 5/s}
+timeline:
+  - {at: 2s, kill: 5}
+  - {at: 3s, leave: 10%}
+  - {at: 3s, restart: 2}
+  - {at: 6s, join: 50%}
+  - {at: 6s, kill: 30%}
+  - {at: 6s, restart: 100%}
+  - {at: 9s, join: 7}
+  - {at: 12s, kill: 90%}
+  - {at: 12s, restart: 1%}
+  - {at: 20s, restart: 100%}
+duration: 30s
+";
+
+fn plan(seed: u64, overrides: &[&str]) -> Plan {
+    let mut all = vec![format!("seed={seed}")];
+    all.extend(overrides.iter().map(|text| (*text).to_owned()));
+    parse("churn.yaml", CHURN, &all).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn jsonl(schedule: &Schedule) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    write_jsonl(&schedule.actions, &mut bytes).unwrap();
+    bytes
+}
+
+/// Who is started and ended when.
+fn membership(schedule: &Schedule) -> Vec<(u64, NodeIndex, ActionKind)> {
+    let actions = schedule.actions.iter().filter(|action| !is_lookup(action));
+    actions.map(|action| (action.at_us, action.node, action.kind.clone())).collect()
+}
+
+fn is_lookup(action: &Action) -> bool {
+    matches!(action.kind, ActionKind::Lookup { .. })
+}
+
+#[test]
+fn the_same_seed_is_the_same_schedule_to_the_byte() {
+    let (one, two) = (schedule(&plan(7, &[]), 3), schedule(&plan(7, &[]), 3));
+    assert_eq!(one, two);
+    assert_eq!(jsonl(&one), jsonl(&two));
+    assert_ne!(jsonl(&one), jsonl(&schedule(&plan(8, &[]), 3)));
+}
+
+/// A new version of a dependency, or a change here, must not change what old plans do without anybody's notice.
+#[test]
+fn a_schedule_is_the_same_in_every_version() {
+    let schedule = schedule(&plan(7, &["workload=[{lookup: {rate: 1/s}}]"]), 2);
+    let ids: Vec<String> = schedule.nodes.iter().take(5).map(|node| format!("{:?}", node.slot)).collect();
+    let text = format!("{}\n\n{}", ids.join("\n"), String::from_utf8(jsonl(&schedule)).unwrap());
+    insta::assert_snapshot!("churn_with_seed_7", text);
+}
+
+#[test]
+fn neither_workload_nor_hosts_change_who_is_killed() {
+    let base = schedule(&plan(7, &[]), 1);
+    let other = schedule(&plan(7, &["workload.0.lookup.rate=3/s"]), 1);
+    assert_eq!(membership(&base), membership(&other));
+    assert_eq!(base.nodes, other.nodes);
+    let spread = schedule(&plan(7, &[]), 5);
+    assert_eq!(base.actions, spread.actions);
+    assert!(spread.nodes.iter().all(|node| node.host == node.slot.node % 5));
+    assert!(base.nodes.iter().all(|node| node.host == 0));
+}
+
+#[test]
+fn a_second_workload_leaves_the_first_as_it_is() {
+    let of = |overrides: &[&str]| -> BTreeSet<(u64, NodeIndex)> {
+        let actions = schedule(&plan(7, overrides), 1).actions;
+        actions.iter().filter(|action| is_lookup(action)).map(|action| (action.at_us, action.node)).collect()
+    };
+    assert!(of(&["workload=[{lookup: {rate: 40/s}}]"]).is_subset(&of(&[])));
+}
+
+#[test]
+fn whatever_the_seed_every_action_is_possible() {
+    for seed in 0..100 {
+        for overrides in [&[][..], &["join=at_once"], &["network.max_size=67"]] {
+            let plan = plan(seed, overrides);
+            check(&plan, &schedule(&plan, 3));
+        }
+    }
+}
+
+fn check(plan: &Plan, schedule: &Schedule) {
+    let seed = plan.seed;
+    let ids: BTreeSet<_> = schedule.nodes.iter().map(|node| node.slot.id).collect();
+    assert_eq!(ids.len(), schedule.nodes.len(), "seed {seed}: ids are distinct");
+    assert!(ids.iter().all(|id| plan.net.ring().contains(*id)), "seed {seed}");
+    assert!(schedule.actions.is_sorted_by_key(|action| action.at_us), "seed {seed}");
+    assert!(schedule.actions.iter().zip(0..).all(|(action, number)| action.index == number), "seed {seed}");
+    assert!(schedule.actions.iter().all(|action| action.at_us <= schedule.end_us), "seed {seed}");
+
+    let mut up_since: BTreeMap<NodeIndex, u64> = BTreeMap::new();
+    let mut ever = BTreeSet::new();
+    let mut operations = 0;
+    for action in &schedule.actions {
+        let Action { at_us, node, kind, .. } = action;
+        match kind {
+            ActionKind::Spawn { via } => {
+                assert!(!up_since.contains_key(node), "seed {seed}: {action:?} is up already");
+                assert_eq!(
+                    via.is_empty(),
+                    ever.is_empty(),
+                    "seed {seed}: only the first node founds the network"
+                );
+                assert!(via.len() <= VIA_MAX, "seed {seed}");
+                assert!(
+                    via.iter().all(|via| up_since.contains_key(via)),
+                    "seed {seed}: {action:?} joins by the dead"
+                );
+                assert_eq!(BTreeSet::from_iter(via).len(), via.len(), "seed {seed}: {action:?}");
+                let oldest = up_since.values().min().copied();
+                assert!(
+                    via.is_empty() || via.iter().any(|via| up_since.get(via).copied() == oldest),
+                    "seed {seed}"
+                );
+                up_since.insert(*node, *at_us);
+                ever.insert(*node);
+            }
+            ActionKind::Kill | ActionKind::Leave => {
+                assert!(up_since.remove(node).is_some(), "seed {seed}: {action:?} is down already");
+                assert!(!up_since.is_empty(), "seed {seed}: nobody is left");
+            }
+            ActionKind::Lookup { operation, key } => {
+                let since = up_since.get(node).copied();
+                assert!(
+                    since.is_some_and(|since| since + SETTLING_US <= *at_us),
+                    "seed {seed}: {action:?} {since:?}"
+                );
+                assert!(plan.net.ring().contains(*key) && at_us + DRAIN_US <= schedule.end_us, "seed {seed}");
+                assert_eq!(*operation, operations, "seed {seed}");
+                operations += 1;
+            }
+        }
+    }
+    assert_eq!(operations, schedule.operations);
+    assert_eq!(ever.len(), schedule.nodes.len(), "seed {seed}: every node runs at some time");
+    check_phases(schedule);
+}
+
+/// What the phases say is what the actions do.
+fn check_phases(schedule: &Schedule) {
+    assert!(schedule.phases.is_sorted_by_key(|phase| phase.at_us));
+    let mut said: Vec<(u64, NodeIndex)> = Vec::new();
+    for phase in &schedule.phases[1..] {
+        said.extend(phase.nodes.iter().map(|node| (phase.at_us, *node)));
+    }
+    let first = schedule.phases[0].nodes.len();
+    let mut started = BTreeSet::new();
+    let mut done: Vec<(u64, NodeIndex)> = Vec::new();
+    for action in schedule.actions.iter().filter(|action| !is_lookup(action)) {
+        // The first start of the first nodes is the first phase.
+        if started.insert(action.node) && (action.node as usize) < first {
+            continue;
+        }
+        done.push((action.at_us, action.node));
+    }
+    said.sort_unstable();
+    done.sort_unstable();
+    assert_eq!(said, done);
+}
+
+#[test]
+fn lookups_come_at_their_rate_all_along() {
+    let schedule = schedule(&plan(7, &["timeline=[]", "duration=100s", "join.rate=100/s"]), 1);
+    let times: Vec<u64> =
+        schedule.actions.iter().filter(|action| is_lookup(action)).map(|action| action.at_us).collect();
+    assert!(times[0] < SETTLING_US + 500_000, "they begin when the first node has settled: {}", times[0]);
+    for second in 10..90u64 {
+        let count = times.iter().filter(|time| **time / 1_000_000 == second).count();
+        // 45 a second with a standard deviation of 6.7.
+        assert!((10..90).contains(&count), "{count} in second {second}");
+    }
+    let expected = 45.0 * 97.0;
+    assert!((times.len() as f64 - expected).abs() < 5.0 * expected.sqrt(), "{}", times.len());
+}
+
+#[test]
+fn every_node_is_asked_and_killed_as_often_as_any_other() {
+    let (mut asked, mut killed) = (vec![0u32; 40], vec![0u32; 40]);
+    for seed in 0..400 {
+        let plan = plan(seed, &["timeline=[{at: 10s, kill: 25%}]", "duration=12s", "join=at_once"]);
+        for action in schedule(&plan, 1).actions {
+            match action.kind {
+                ActionKind::Lookup { .. } => asked[action.node as usize] += 1,
+                ActionKind::Kill => killed[action.node as usize] += 1,
+                _ => {}
+            }
+        }
+    }
+    // Each is killed in a quarter of 400 runs, with a standard deviation of 8.7.
+    assert!(killed.iter().all(|times| (50..150).contains(times)), "{killed:?}");
+    let mean = asked.iter().sum::<u32>() / 40;
+    assert!(asked.iter().all(|times| (mean * 8 / 10..mean * 12 / 10).contains(times)), "{asked:?}");
+}
+
+#[test]
+fn jsonl_reads_back() {
+    let schedule = schedule(&plan(7, &[]), 2);
+    assert_eq!(read_jsonl(jsonl(&schedule).as_slice()).unwrap(), schedule.actions);
+}
+
+#[test]
+fn broken_jsonl_is_refused_with_its_line() {
+    let mut bytes = jsonl(&schedule(&plan(7, &[]), 2));
+    let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
+    bytes.truncate(bytes.len() - 5);
+    assert!(matches!(read_jsonl(bytes.as_slice()), Err(JsonlError::Line { line, .. }) if line == lines));
+    let long = vec![b' '; LINE_BYTES_MAX + 1];
+    assert!(matches!(read_jsonl(long.as_slice()), Err(JsonlError::Long { line: 1 })));
+}
+
+#[test]
+fn large_runs_are_drawn_whole() {
+    let plan =
+        plan(7, &["nodes=90000", "join=at_once", "timeline=[{at: 5s, kill: 50%}, {at: 6s, restart: 50%}]"]);
+    let schedule = schedule(&plan, 10);
+    assert_eq!(schedule.nodes.len(), 90_000);
+    assert_eq!(membership(&schedule).len(), 90_000 + 45_000 + 22_500);
+}
