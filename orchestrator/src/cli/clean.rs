@@ -28,7 +28,11 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     match cleaned {
         Ok(cleaned) => {
             let outcome = written(io::stdout().lock().write_all(describe(&cleaned).as_bytes()));
-            if cleaned.still_running.is_some() || !cleaned.left.is_empty() { Outcome::Failed } else { outcome }
+            if cleaned.still_running.is_some() || !cleaned.left.is_empty() {
+                Outcome::Failed
+            } else {
+                outcome
+            }
         }
         Err(error) => {
             problem::print_chain(&error);

@@ -56,7 +56,11 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     match finished {
         Ok(finished) => {
             let outcome = outcome(&finished);
-            if arguments.json { print_json(&finished, outcome) } else { print(&finished, is_terminal) }
+            if arguments.json {
+                print_json(&finished, outcome)
+            } else {
+                print(&finished, is_terminal)
+            }
             outcome
         }
         Err(error) => {

@@ -188,9 +188,8 @@ async fn write_addresses(input: &mut Input, nodes: &[(NodeIndex, AccessPoint)]) 
 }
 
 async fn write_slice(input: &mut Input, schedule: &Schedule, host: HostIndex) -> std::io::Result<()> {
-    let is_here = |action: &&Action| {
-        schedule.nodes.get(action.node as usize).is_some_and(|node| node.host == host)
-    };
+    let is_here =
+        |action: &&Action| schedule.nodes.get(action.node as usize).is_some_and(|node| node.host == host);
     let mut here = schedule.actions.iter().filter(is_here).cloned();
     loop {
         let actions: Vec<Action> = here.by_ref().take(LIST_MAX).collect();

@@ -103,7 +103,8 @@ pub fn carry_out(job: Job, watcher: &mut dyn Watcher) -> Result<Finished, RunErr
             }
             None => None,
         };
-        let mut driver = Driver::start(&job, &directory, &schedule, manifest, journal, recorder, outstanding)?;
+        let mut driver =
+            Driver::start(&job, &directory, &schedule, manifest, journal, recorder, outstanding)?;
         driver.drive(&board, watcher).await.map(|()| driver.into_parts())
     });
     // Whatever went wrong: agents are killed with their tasks, and then nothing may be left.
@@ -135,10 +136,8 @@ fn begin(job: &Job, directory: &RunDirectory, schedule: &Schedule) -> Result<Man
     };
     write_schedule().map_err(failed(directory.schedule()))?;
     let node_binary = job.backend.node_binary().to_owned();
-    let host = |host| HostManifest {
-        name: job.backend.host_name(host).to_owned(),
-        ..HostManifest::default()
-    };
+    let host =
+        |host| HostManifest { name: job.backend.host_name(host).to_owned(), ..HostManifest::default() };
     let manifest = Manifest {
         orchestrator_version: env!("CARGO_PKG_VERSION"),
         protocol_version: PROTOCOL_VERSION,
