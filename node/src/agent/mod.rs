@@ -93,17 +93,19 @@ async fn serve() -> Result<(), AgentError> {
     let (tell, mut told) = mpsc::channel(EVENTS_MAX);
     let mut supervisor = Supervisor::new(outlet, tell, clock::monotonic_us());
 
+    let mut listening = true;
     loop {
         supervisor.flush();
         let Some(deadline_us) = supervisor.deadline_us() else { break };
         alarm.set(deadline_us).map_err(cannot("set a timer"))?;
         tokio::select! {
             biased;
-            said = heard.recv() => match said {
+            said = heard.recv(), if listening => match said {
                 Some(Heard::Request(request)) => supervisor.request(*request),
                 Some(Heard::Malformed(error)) => supervisor.malformed(error),
                 Some(Heard::Ended(reason)) => supervisor.abandon(reason),
-                None => supervisor.abandon("the input thread has ended".into()),
+                // An ended channel is always ready: it would leave no turn to the others.
+                None => listening = false,
             },
             _ = children.recv() => supervisor.reap(),
             _ = terminate.recv() => supervisor.abandon("it was told to by SIGTERM".into()),
