@@ -1,5 +1,6 @@
 //! Random joins, leaves and crashes with look-ups all along, on the pure core over a seeded network: answers are right, every
-//! operation ends, and the ring is right again when the churn stops.
+//! operation ends, and the ring is right again when the churn stops. Young tables cost
+//! few hops.
 
 mod network;
 
@@ -36,7 +37,9 @@ fn churn(seed: u64, nodes: usize, events: usize) -> (usize, usize) {
                 succeeded += 1;
                 assert!(
                     rightful.contains(&found.responsible.id),
-                    "seed {seed}: {found:?} for {key}, not {rightful:?}"
+                    "seed {seed} at {:?}: {found:?} for {key}, not {rightful:?}\n{}",
+                    network.now,
+                    network.describe()
                 );
             }
         }
@@ -67,4 +70,32 @@ fn small_rings_survive_churn() {
             churn(seed, nodes, 40);
         }
     }
+}
+
+/// 64 nodes join at 20 a second while 100 look-ups a second run.
+#[test]
+fn lookups_take_few_hops_while_a_network_grows() {
+    let mut hops = Vec::new();
+    for seed in 0..6 {
+        let mut network = Network::new(symmetric_tango(8), seed);
+        network.latency_us = 200..2000;
+        let first = network.random_id();
+        network.create(first);
+        let mut operations = Vec::new();
+        for tick in 1..600 {
+            if tick % 5 == 0 && network.peers.len() < 64 {
+                let (id, via) = (network.random_id(), network.any_member());
+                network.join(id, &[via]);
+            }
+            let (from, key) = (network.any_member(), network.random_id());
+            operations.push((from, network.lookup(from, key)));
+            network.run_for(Duration::from_millis(10));
+        }
+        network.run_for(Duration::from_secs(10));
+        let found = |(from, operation)| network.applications[&from].completed[&operation].unwrap().hops;
+        hops.extend(operations.into_iter().map(found));
+    }
+    hops.sort_unstable();
+    let at = |share: f64| hops[(hops.len() as f64 * share) as usize];
+    assert!(at(0.99) <= 5 && at(0.999) <= 7, "p99 {}, p99.9 {}, most {}", at(0.99), at(0.999), at(0.9999));
 }

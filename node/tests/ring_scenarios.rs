@@ -76,8 +76,8 @@ fn as_many_neighbours_as_the_successor_list_is_long_may_crash_at_once() {
         let mut network = Network::ring(symmetric_tango(4), 24, seed);
         let members = network.members();
         let start = network.random(24) as usize;
-        // One fewer than r + 1 neighbours in a row: every survivor keeps a live entry.
-        for step in 0..3 {
+        // The node before them loses its whole successor list: its fingers lead it back.
+        for step in 0..4 {
             network.kill(members[(start + step) % 24]);
         }
         network.run_until("the ring is right", HEALS_WITHIN, Network::is_ring_right);

@@ -99,10 +99,10 @@ impl Core {
         for index in (0..self.table.len()).filter(|index| self.table.is_own(*index)).collect::<Vec<_>>() {
             self.set_finger(cx, index, None);
         }
-        if let (Some(predecessor), Some(second)) =
-            (self.neighbours.predecessor(), self.neighbours.second_predecessor())
-        {
-            self.point_fingers(cx, self.net.ring().add(second, 1), predecessor);
+        if let Some(predecessor) = self.neighbours.predecessor() {
+            let second = self.neighbours.second_predecessor();
+            let start = second.map_or(predecessor.id, |second| self.net.ring().add(second, 1));
+            self.point_fingers(cx, start, predecessor);
         }
     }
 

@@ -10,8 +10,9 @@ use crate::core::table::FingerTable;
 use crate::id::{Id, Ring};
 use crate::message::Contact;
 
-/// How often in a row a message goes back over a stale finger, predecessor by predecessor, before it takes the long way.
-const BACKWARD_MAX: u8 = 8;
+/// How often in a row a message goes back over a stale one-way finger, predecessor by predecessor, before it goes round.
+/// Symmetric tables look behind anyway.
+const BACKWARD_MAX: u8 = 2;
 
 /// What is to be done with a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +91,7 @@ impl Router<'_> {
     fn back_over_stale_finger(&self, key: Id, way: Way<'_>) -> Option<NextHop> {
         let entry = way.entry.filter(|entry| self.reaches(*entry, key))?;
         let predecessor = self.neighbours.predecessor()?;
-        (way.backward < BACKWARD_MAX).then_some(NextHop {
+        (way.backward < BACKWARD_MAX && !self.table.is_symmetric()).then_some(NextHop {
             to: predecessor,
             entry: Some(entry),
             backward: way.backward + 1,
@@ -122,14 +123,24 @@ impl Router<'_> {
             return None;
         }
         let index = if self.table.is_symmetric() {
-            (0..self.table.len())
-                .filter(|index| self.table.finger(*index).is_some_and(|finger| !excluded(&finger)))
-                .min_by_key(|index| self.ring.nearness(self.table.target(*index), key))?
+            self.nearest_position(key, excluded)?
         } else {
             self.table.at_or_before(self.ring.distance(self.me, key))?
         };
         let finger = self.table.finger(index).filter(|finger| !excluded(finger))?;
         Some((finger, Some(self.table.target(index))))
+    }
+
+    /// The finger whose position is nearest the key, if it is nearer than this node's own range: a young table may have none.
+    fn nearest_position(&self, key: Id, excluded: &dyn Fn(&Contact) -> bool) -> Option<usize> {
+        let from_here =
+            self.ring.nearness(self.me, key).min(self.ring.nearness(self.neighbours.range_start(), key));
+        (0..self.table.len())
+            .filter(|index| self.table.finger(*index).is_some_and(|finger| !excluded(&finger)))
+            .map(|index| (self.ring.nearness(self.table.target(index), key), index))
+            .min()
+            .filter(|(from_there, _)| *from_there < from_here)
+            .map(|(_, index)| index)
     }
 
     /// The known node that precedes the key most closely; where none does, the nearest that answers: it is on the way round.

@@ -43,7 +43,7 @@ pub struct Network {
     randomness: Pcg32,
     sent: u64,
     operations: u64,
-    latency_us: std::ops::Range<u64>,
+    pub latency_us: std::ops::Range<u64>,
     pub trace: u64,
 }
 
@@ -191,18 +191,19 @@ impl Network {
         *members.iter().find(|id| **id >= key).unwrap_or(&members[0])
     }
 
-    /// The nodes that may answer for a key now: the first after it, and, while nodes are leaving, the first that stays.
+    /// The nodes that may answer for a key now: the first after it that stays, and those before that one which are leaving.
     pub fn rightful(&self, key: Id) -> BTreeSet<Id> {
-        let first = |phases: &[Phase]| {
-            let live: Vec<Id> = self
-                .peers
-                .values()
-                .filter(|peer| phases.contains(&peer.phase()))
-                .map(|peer| peer.me().id)
-                .collect();
-            live.iter().find(|id| **id >= key).or(live.first()).copied()
-        };
-        [first(&[Phase::Member]), first(&[Phase::Member, Phase::Leaving])].into_iter().flatten().collect()
+        let clockwise = self.peers.range(key..).chain(self.peers.range(..key)).map(|(_, peer)| peer);
+        let mut rightful = BTreeSet::new();
+        for peer in clockwise {
+            if matches!(peer.phase(), Phase::Member | Phase::Leaving) {
+                rightful.insert(peer.me().id);
+            }
+            if peer.phase() == Phase::Member {
+                break;
+            }
+        }
+        rightful
     }
 
     /// Whether each member's neighbours are the right ones, as deep as successor lists go.
