@@ -159,4 +159,16 @@ pub enum ConfigError {
     /// The successor list is too short or too long.
     #[error("a successor list has 1 to {SUCCESSORS_MAX} entries, not {0}")]
     Successors(u8),
+    /// No table does what was wished for.
+    #[error(
+        "no Tango table of k up to {ARITY_MAX} crosses a ring of {nodes} nodes with at most {limit} {wish}"
+    )]
+    Unreachable {
+        /// `hops` or `links`.
+        wish: &'static str,
+        /// How many of them.
+        limit: u32,
+        /// The nodes of the ring.
+        nodes: u128,
+    },
 }

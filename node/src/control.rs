@@ -6,6 +6,8 @@
 //!
 //! All times are microseconds on the host's monotonic clock (`CLOCK_MONOTONIC`), which all processes of a host share.
 
+pub mod managed;
+
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};

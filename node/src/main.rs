@@ -1,3 +1,264 @@
-//! The command `p2ps-node`.
+//! The command `p2ps-node`: a node by hand, a managed node, or a host's agent.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command speaks to people")]
 
-fn main() {}
+use std::ffi::OsStr;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use p2ps::access_point::AccessPoint;
+use p2ps::config::{Geometry, NetConfig};
+use p2ps::control::managed;
+use p2ps::id::{Id, Ring};
+use p2ps::metrics::endpoint::Endpoint;
+use p2ps::node::{Event, Events, Message, Messages, Node, NodeConfig, NodeEvent};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Exit code: it could not be done.
+const COULD_NOT: u8 = 3;
+
+/// Exit code: ended by a second Ctrl-C.
+const INTERRUPTED: u8 = 130;
+
+fn main() -> ExitCode {
+    // A managed node is started by the hundred: it does without the command line's parser.
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    if arguments.iter().map(|argument| argument.as_os_str()).eq(["run", "--managed"].map(OsStr::new)) {
+        return managed::run();
+    }
+    let done = match Cli::parse().command {
+        Cmd::Run(options) => run(&options),
+        Cmd::Agent => p2ps::agent::run().map(|()| ExitCode::SUCCESS).map_err(Into::into),
+    };
+    done.unwrap_or_else(|error: Box<dyn std::error::Error>| {
+        eprintln!("p2ps-node: {error}");
+        let mut source = error.source();
+        while let Some(cause) = source {
+            if !error.to_string().contains(&cause.to_string()) {
+                eprintln!("  because: {cause}");
+            }
+            source = cause.source();
+        }
+        ExitCode::from(COULD_NOT)
+    })
+}
+
+/// A node of a P2PS network.
+#[derive(Parser)]
+#[command(name = "p2ps-node", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Cmd,
+}
+
+#[derive(Subcommand)]
+enum Cmd {
+    /// Run a node: create a network, or join one.
+    Run(Box<RunOptions>),
+    /// Own the nodes of this host for an orchestrator, on standard input and output.
+    Agent,
+}
+
+#[derive(Args)]
+struct RunOptions {
+    /// Where to accept links; port 0 lets the system choose.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// Where others reach this node, if not where it listens: p2ps://host:port.
+    #[arg(long)]
+    advertise: Option<AccessPoint>,
+    /// The node's place on the ring; drawn at random where it is not given.
+    #[arg(long)]
+    id: Option<Id>,
+    /// Join the network of this access point (p2ps://host:port); may be given several times, they are tried in turn.
+    #[arg(long)]
+    join: Vec<AccessPoint>,
+    /// Serve Prometheus metrics on http://ADDRESS/metrics.
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<SocketAddr>,
+    /// The number of ids on the ring, such as 65536 or 2^32 [default: 2^32, or the joined network's].
+    #[arg(long, value_name = "SIZE")]
+    max_size: Option<Ring>,
+    /// The link table: chord, dks:K, tango:K or tango:K:symmetric [default: tango:5:symmetric, or the joined network's].
+    #[arg(long, value_parser = geometry)]
+    geometry: Option<Geometry>,
+    /// The length of the successor list, 1 to 32 [default: 8, or the joined network's].
+    #[arg(long, value_name = "COUNT")]
+    successors: Option<u8>,
+    /// Be a managed node: JSON lines on standard input and output. No other option goes with it.
+    #[arg(long, exclusive = true)]
+    managed: bool,
+}
+
+impl RunOptions {
+    /// The network's settings; `None` where none was given: a network that is joined tells them.
+    fn net(&self) -> Result<Option<NetConfig>, p2ps::config::ConfigError> {
+        if self.max_size.is_none() && self.geometry.is_none() && self.successors.is_none() {
+            return Ok(None);
+        }
+        let default = NetConfig::default();
+        let successors = self.successors.unwrap_or(default.successors() as u8);
+        let geometry = self.geometry.unwrap_or(default.geometry());
+        NetConfig::new(self.max_size.unwrap_or(default.ring()), geometry, successors).map(Some)
+    }
+}
+
+fn geometry(text: &str) -> Result<Geometry, String> {
+    let parts: Vec<&str> = text.split(':').collect();
+    let arity = |k: &str| k.parse::<u16>().map_err(|_| format!("{k:?} is no arity: write a number such as 5"));
+    let geometry = match parts[..] {
+        ["chord"] => Geometry::Chord,
+        ["dks", k] => Geometry::Dks { k: arity(k)? },
+        ["tango", k] => Geometry::Tango { k: arity(k)?, symmetric: false },
+        ["tango", k, "symmetric"] => Geometry::Tango { k: arity(k)?, symmetric: true },
+        _ => return Err("write chord, dks:4, tango:5 or tango:5:symmetric".to_owned()),
+    };
+    geometry.checked().map_err(|error| error.to_string())
+}
+
+fn run(options: &RunOptions) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    if options.managed {
+        return Ok(managed::run());
+    }
+    let net = match options.net() {
+        Ok(net) => net,
+        Err(error) => {
+            eprintln!("p2ps-node: {error}");
+            return Ok(ExitCode::from(2));
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(by_hand(options, net))
+}
+
+async fn by_hand(
+    options: &RunOptions,
+    net: Option<NetConfig>,
+) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let config = NodeConfig {
+        id: options.id,
+        listen: options.listen,
+        advertise: options.advertise,
+        seed: None,
+    };
+    let mut signals = Signals::new()?;
+    let enter = async {
+        match options.join.as_slice() {
+            [] => Node::create_net(net.unwrap_or_default(), config).await,
+            access_points => Node::join_net(access_points, config, net).await,
+        }
+    };
+    let (node, messages, events) = tokio::select! {
+        entered = enter => entered?,
+        () = signals.next() => return Ok(ExitCode::from(INTERRUPTED)),
+    };
+    println!("access point  {}", node.access_point());
+    println!("id            {}", node.id());
+    println!("network       {}", node.net());
+    let endpoint = options.metrics.map(|listen| {
+        let node = node.clone();
+        Endpoint::serve(listen, move || node.snapshot())
+            .map_err(|error| format!("cannot serve metrics on {listen}: {error}"))
+    });
+    let _endpoint = match endpoint.transpose()? {
+        Some(endpoint) => {
+            println!("metrics       http://{}/metrics", endpoint.address());
+            Some(endpoint)
+        }
+        None => None,
+    };
+    match options.join.is_empty() {
+        true => println!("created a network; join it with: p2ps-node run --join {}", node.access_point()),
+        false => println!("joined the network"),
+    }
+    tokio::select! {
+        () = tell(messages, events) => {}
+        () = signals.next() => {}
+    }
+    println!("leaving (Ctrl-C again: at once)");
+    tokio::select! {
+        left = node.leave() => match left? {
+            true => println!("left: the successor has taken over"),
+            false => println!("left: nobody was there to take over"),
+        },
+        () = signals.next() => return Ok(ExitCode::from(INTERRUPTED)),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Ctrl-C, or a service manager's wish that the node end.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        Ok(Signals {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// Prints what comes, until the node stops.
+async fn tell(mut messages: Messages, mut events: Events) {
+    loop {
+        tokio::select! {
+            message = messages.next() => match message {
+                Some(Message { source, destination, payload }) => {
+                    println!("message from {source} to {destination}: {}", payload.escape_ascii());
+                }
+                None => return,
+            },
+            event = events.next() => match event {
+                Some(event) => tell_event(&event),
+                None => return,
+            },
+        }
+    }
+}
+
+fn tell_event(event: &NodeEvent) {
+    match event {
+        NodeEvent::Overlay(Event::NewSuccessor(contact)) => {
+            println!("successor     {} at {}", contact.id, contact.access_point);
+        }
+        NodeEvent::Overlay(Event::NewPredecessor(Some(contact))) => {
+            println!("predecessor   {} at {}", contact.id, contact.access_point);
+        }
+        NodeEvent::Overlay(Event::NewPredecessor(None)) => println!("predecessor   unknown"),
+        NodeEvent::Overlay(Event::Alone) => println!("alone in the network"),
+        NodeEvent::Overlay(Event::Suspected(contact)) => {
+            println!("lost          {} at {} does not answer", contact.id, contact.access_point);
+        }
+        NodeEvent::Overlay(Event::Undelivered { destination, reason }) => {
+            println!("undelivered   message to {destination}: {reason}");
+        }
+        NodeEvent::Refused { access_point, error } => eprintln!("refused       {access_point}: {error}"),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn geometries_are_read_as_the_help_says() {
+        assert_eq!(geometry("chord"), Ok(Geometry::Chord));
+        assert_eq!(geometry("dks:4"), Ok(Geometry::Dks { k: 4 }));
+        assert_eq!(geometry("tango:5"), Ok(Geometry::Tango { k: 5, symmetric: false }));
+        assert_eq!(geometry("tango:5:symmetric"), Ok(Geometry::Tango { k: 5, symmetric: true }));
+        for text in ["", "ring", "dks", "dks:x", "dks:1", "tango:4:symmetric", "tango:5:skew"] {
+            assert!(geometry(text).is_err(), "{text}");
+        }
+    }
+}

@@ -54,11 +54,14 @@ pub enum Message {
         successors: Vec<Contact>,
     },
     /// The joiner accepts (join, step 3); from here on its future successor may hand over.
-    JoinConfirm,
+    JoinConfirm {
+        /// The sequence number of its request.
+        sequence: u64,
+    },
     /// A node hands the duty for `(predecessor, receiver]` to the receiver (join, step 4).
     HandOver {
-        /// The receiver's predecessor.
-        predecessor: Contact,
+        /// The receiver's predecessor, if the sender knew one.
+        predecessor: Option<Contact>,
         /// The sender's successor list.
         successors: Vec<Contact>,
     },
@@ -200,6 +203,16 @@ pub enum Body {
         /// At most [`PAYLOAD_BYTES_MAX`] bytes.
         payload: Bytes,
     },
+}
+
+impl Body {
+    /// What the message that carries it is for.
+    pub fn kind(&self) -> MessageKind {
+        match self {
+            Body::Lookup { maintenance: false } | Body::Data { .. } => MessageKind::Data,
+            Body::Lookup { maintenance: true } | Body::Join => MessageKind::Control,
+        }
+    }
 }
 
 /// What one hop says of one routed message.

@@ -1,8 +1,240 @@
-//! The core of the overlay: ring, link tables, joins, leaves, repair and routing. Pure.
+//! The core of the overlay: ring, link tables, joins, leaves, repair and routing. Pure: it is told the time and what happened,
+//! and says what is to be done.
+//!
+//! [`Core`] holds a node's state; each flow of the protocol is a file that adds its steps to it. The rules that need no
+//! messages stand apart: [`geometry`], `ring`, `table`, `route`, `rtt`.
 
+pub mod effect;
+pub mod geometry;
+pub mod rtt;
+pub(crate) mod timers;
+pub(crate) mod ring;
+pub(crate) mod table;
+pub(crate) mod route;
+pub mod forward;
+pub mod lookup;
+mod fingers;
+mod join;
+mod leave;
+mod repair;
+pub mod stabilise;
+#[cfg(test)]
+mod golden;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rand_pcg::Pcg32;
+use rand_pcg::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
-/// What P2PS counts (its manual's `getStatistics`), since the node's start.
+use crate::config::NetConfig;
+use crate::core::effect::{Event, Outbox, Output, Phase};
+use crate::id::Id;
+use crate::message::{Contact, Found, Message, MessageKind, RouteError};
+use crate::time::Time;
+use fingers::FingerUpkeep;
+use forward::{AckQueues, Delivered, PendingHop, Sent};
+use geometry::Offsets;
+use join::Joining;
+use leave::Leaving;
+use lookup::PendingLookup;
+use repair::Request;
+use ring::Neighbours;
+use route::Router;
+use rtt::RoundTrips;
+use stabilise::Upkeep;
+use table::FingerTable;
+use timers::{Timer, Timers};
+
+/// The moment, and where effects go.
+pub(crate) struct Context<'a> {
+    pub(crate) now: Time,
+    pub(crate) out: &'a mut Outbox,
+}
+
+impl Context<'_> {
+    pub(crate) fn event(&mut self, event: Event) {
+        self.out.push(Output::Event(event));
+    }
+}
+
+/// A node's state.
+#[derive(Clone, Debug)]
+pub(crate) struct Core {
+    pub(crate) net: NetConfig,
+    pub(crate) me: Contact,
+    pub(crate) phase: Phase,
+    /// While leaving: the successor answers for this node's range already.
+    handed_over: bool,
+    pub(crate) neighbours: Neighbours,
+    pub(crate) table: FingerTable,
+    timers: Timers,
+    round_trips: RoundTrips,
+    /// Requests to single nodes, by token.
+    requests: BTreeMap<u64, Request>,
+    /// Routed messages that the next hop has not acknowledged, by hop number.
+    hops: BTreeMap<u64, PendingHop>,
+    acks: AckQueues,
+    /// Look-ups that started here, by sequence number.
+    lookups: BTreeMap<u64, PendingLookup>,
+    delivered: Delivered,
+    sent: Sent,
+    upkeep: Upkeep,
+    finger_upkeep: FingerUpkeep,
+    joining: Option<Joining>,
+    leaving: Option<Leaving>,
+    last_token: u64,
+    randomness: Pcg32,
+    pub(crate) statistics: Statistics,
+}
+
+impl Core {
+    pub(crate) fn new(net: NetConfig, me: Contact, offsets: Arc<Offsets>, seed: u64) -> Core {
+        Core {
+            net,
+            me,
+            phase: Phase::Idle,
+            handed_over: false,
+            neighbours: Neighbours::new(net.ring(), me.id, net.successors()),
+            table: FingerTable::new(net.ring(), me.id, offsets),
+            timers: Timers::default(),
+            round_trips: RoundTrips::default(),
+            requests: BTreeMap::new(),
+            hops: BTreeMap::new(),
+            acks: BTreeMap::new(),
+            lookups: BTreeMap::new(),
+            delivered: Delivered::default(),
+            sent: Sent::default(),
+            upkeep: Upkeep::default(),
+            finger_upkeep: FingerUpkeep::default(),
+            joining: None,
+            leaving: None,
+            last_token: 0,
+            randomness: Pcg32::seed_from_u64(seed),
+            statistics: Statistics::default(),
+        }
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Time> {
+        self.timers.deadline()
+    }
+
+    /// Does all that is due.
+    pub(crate) fn on_tick(&mut self, cx: &mut Context<'_>) {
+        while let Some(timer) = self.timers.expired(cx.now) {
+            match timer {
+                Timer::Acks => self.flush_acks(cx),
+                Timer::Hop(hop) => self.on_hop_timeout(cx, hop),
+                Timer::Request(token) => self.on_request_timeout(cx, token),
+                Timer::Lookup(sequence) => self.on_lookup_due(cx, sequence),
+                Timer::Stabilise => self.on_round(cx),
+                Timer::Join => self.on_join_due(cx),
+                Timer::Leave => self.on_leave_due(cx),
+            }
+        }
+    }
+
+    /// A message came.
+    pub(crate) fn on_message(&mut self, cx: &mut Context<'_>, from: Contact, message: Message) {
+        if !matches!(message, Message::Route(_)) {
+            self.count(message.kind(), true);
+        }
+        match message {
+            Message::Route(route) => self.on_route(cx, from, route),
+            Message::Acks(acks) => self.on_acks(cx, from, &acks),
+            Message::Answer { sequence, result, .. } => self.on_answer(cx, sequence, result),
+            Message::JoinOffer { sequence, .. } => self.on_join_offer(cx, from, sequence),
+            Message::JoinConfirm { sequence } => self.on_join_confirm(cx, from, sequence),
+            Message::HandOver { predecessor, successors } => {
+                self.on_hand_over(cx, from, predecessor, &successors);
+            }
+            Message::Leave { predecessor } => self.on_leave(cx, from, predecessor),
+            Message::LeaveTaken(taken) => self.on_leave_taken(cx, from, taken),
+            Message::Left { successors } => self.on_left(cx, from, &successors),
+            Message::Query { token } => self.on_query(cx, from, token),
+            Message::Neighbours { token, predecessor, successors } => {
+                self.on_neighbours(cx, from, token, predecessor, &successors);
+            }
+            Message::Busy { token, member } => self.on_busy(cx, from, token, member),
+            Message::Notify { predecessor } => self.on_notify(cx, from, predecessor),
+            Message::Introduce { successors } => self.on_introduce(cx, from, &successors),
+            Message::Check { token, target } => self.on_check(cx, from, token, target),
+            Message::Checked { token, responsible } => self.on_checked(cx, from, token, responsible),
+        }
+    }
+
+    /// Becomes the first node of a new network.
+    pub(crate) fn create(&mut self, cx: &mut Context<'_>) {
+        if self.phase == Phase::Idle {
+            self.phase = Phase::Member;
+            cx.event(Event::Connected { use_proxy: false });
+            cx.event(Event::Alone);
+        }
+    }
+
+    /// Whether it answers for a key now.
+    pub(crate) fn is_responsible_of(&self, key: Id) -> bool {
+        matches!(self.phase, Phase::Member | Phase::Leaving)
+            && !self.handed_over
+            && self.neighbours.is_mine(key)
+    }
+
+    fn router(&self) -> Router<'_> {
+        Router { ring: self.net.ring(), me: self.me.id, neighbours: &self.neighbours, table: &self.table }
+    }
+
+    /// Sends a message, and the acknowledgements that wait for company on the same way.
+    fn send(&mut self, cx: &mut Context<'_>, to: Contact, message: Message) {
+        if self.acks.contains_key(&to) {
+            self.flush_acks_to(cx, to);
+        }
+        self.transmit(cx, to, message);
+    }
+
+    fn transmit(&mut self, cx: &mut Context<'_>, to: Contact, message: Message) {
+        let local = !matches!(&message, Message::Route(route) if route.source != self.me);
+        self.count(message.kind(), local);
+        cx.out.push(Output::Send { to, message });
+    }
+
+    /// Counts a message that started or ended here (`local`), or was passed on for another node.
+    fn count(&mut self, kind: MessageKind, local: bool) {
+        let statistics = &mut self.statistics;
+        match (kind, local) {
+            (MessageKind::Data, true) => statistics.data_messages_local += 1,
+            (MessageKind::Data, false) => statistics.data_messages_remote += 1,
+            (MessageKind::Control, true) => statistics.control_messages_local += 1,
+            (MessageKind::Control, false) => statistics.control_messages_remote += 1,
+            (MessageKind::Ack, _) => {}
+        }
+    }
+
+    /// An answer to something that is no look-up: a join, or a message that could not be delivered.
+    fn on_stray_answer(&mut self, cx: &mut Context<'_>, sequence: u64, result: Result<Found, RouteError>) {
+        let Err(reason) = result else { return };
+        if self.joining.is_some() {
+            self.on_join_refused(cx, sequence, reason);
+        } else if let Some(destination) = self.sent.take(sequence) {
+            cx.event(Event::Undelivered { destination, reason });
+        }
+    }
+
+    /// A number that this node has not used before: for a hop, a request, a look-up, a message.
+    fn next_token(&mut self) -> u64 {
+        self.last_token += 1;
+        self.last_token
+    }
+
+    /// `length`, give or take a quarter, so that nodes do not move in step.
+    fn jittered(&mut self, length: std::time::Duration) -> std::time::Duration {
+        let per_mille = 750 + self.randomness.next_u32() % 501;
+        length * per_mille / 1000
+    }
+}
+
+/// What P2PS counts (its manual's `getStatistics`), since the node's start. "Local" messages started or ended here, "remote"
+/// ones were passed on for other nodes; acknowledgements of hops, which P2PS 1.0 had not, are in neither.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Statistics {
     /// Data messages that started or ended here (`nrDataMsgs_lcl`).

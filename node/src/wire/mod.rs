@@ -1,1 +1,183 @@
 //! The bounded binary form of messages, in length-prefixed frames.
+//!
+//! A frame is the length of its body (`u32`, little endian) and the body: a [`Message`] in postcard's form. A frame with an
+//! empty body is the sender's farewell: it closes the link in order. Nothing is allocated for a length that is out of bounds,
+//! and a message that is decoded is one whose lists, payload and ids are within the network's bounds.
+
+mod frame;
+
+use postcard::ser_flavors::Flavor;
+
+pub use frame::{FrameError, FrameReader};
+
+use crate::id::{Id, Ring};
+use crate::message::{ACKS_MAX, Body, CONTACTS_MAX, Contact, Found, Message, PAYLOAD_BYTES_MAX, Route};
+
+/// The largest body of a frame, in bytes.
+pub const FRAME_BYTES_MAX: usize = 2 << 20;
+
+/// The largest body of a frame that carries no routed message, in bytes: full lists of acknowledgements or contacts fit.
+pub const CONTROL_BYTES_MAX: usize = 8 << 10;
+
+/// The length prefix of a frame, in bytes.
+pub const PREFIX_BYTES: usize = 4;
+
+/// The frame that announces the end of a link.
+pub const FAREWELL: [u8; PREFIX_BYTES] = [0; PREFIX_BYTES];
+
+/// The room made for a frame at once: most need no more.
+const ROOM_BYTES: usize = 192;
+
+/// The first byte of a routed message's body: postcard's number of [`Message::Route`].
+const ROUTE_TAG: u8 = 0;
+
+/// Appends `message` as a frame to `into`, and tells the frame's length in bytes with its prefix.
+///
+/// # Errors
+/// [`WireError::TooLarge`] for a message that no receiver would take; `into` is then as before.
+pub fn encode(message: &Message, into: &mut Vec<u8>) -> Result<usize, WireError> {
+    let start = into.len();
+    into.reserve(ROOM_BYTES);
+    into.extend_from_slice(&FAREWELL);
+    let written = postcard::serialize_with_flavor(message, Append(into));
+    let bytes = into.len() - start - PREFIX_BYTES;
+    let error = match written {
+        Ok(()) if bytes <= FRAME_BYTES_MAX => {
+            into[start..start + PREFIX_BYTES].copy_from_slice(&(bytes as u32).to_le_bytes());
+            return Ok(bytes + PREFIX_BYTES);
+        }
+        Ok(()) => WireError::TooLarge { bytes },
+        Err(source) => WireError::Form(source),
+    };
+    into.truncate(start);
+    Err(error)
+}
+
+/// Reads the body of a frame as a message of a network whose ids lie on `ring`.
+///
+/// # Errors
+/// A body that is no message, or one with a list, a payload or an id out of bounds.
+pub fn decode(body: &[u8], ring: Ring) -> Result<Message, WireError> {
+    if body.len() > CONTROL_BYTES_MAX && body[0] != ROUTE_TAG {
+        return Err(WireError::TooLarge { bytes: body.len() });
+    }
+    let (message, rest) = postcard::take_from_bytes::<Message>(body).map_err(WireError::Form)?;
+    if !rest.is_empty() {
+        return Err(WireError::Trailing { bytes: rest.len() });
+    }
+    check(&message, ring)?;
+    Ok(message)
+}
+
+fn check(message: &Message, ring: Ring) -> Result<(), WireError> {
+    match message {
+        Message::Route(route) => check_route(route, ring),
+        Message::Acks(acks) => check_length("acknowledgements", acks.len(), ACKS_MAX),
+        Message::Answer { result: Ok(Found { responsible, .. }), .. } => check_id(responsible.id, ring),
+        Message::Check { target, .. } => check_id(*target, ring),
+        Message::JoinOffer { successors, .. }
+        | Message::Left { successors }
+        | Message::Introduce { successors } => check_contacts(successors, ring),
+        Message::HandOver { predecessor, successors }
+        | Message::Neighbours { predecessor, successors, .. } => {
+            check_contacts(predecessor.as_slice(), ring)?;
+            check_contacts(successors, ring)
+        }
+        Message::Leave { predecessor } | Message::Notify { predecessor } => {
+            check_contacts(predecessor.as_slice(), ring)
+        }
+        Message::Answer { result: Err(_), .. }
+        | Message::JoinConfirm { .. }
+        | Message::LeaveTaken(_)
+        | Message::Query { .. }
+        | Message::Busy { .. }
+        | Message::Checked { .. } => Ok(()),
+    }
+}
+
+fn check_route(route: &Route, ring: Ring) -> Result<(), WireError> {
+    check_id(route.source.id, ring)?;
+    check_id(route.key, ring)?;
+    if let Some(entry) = route.entry {
+        check_id(entry, ring)?;
+    }
+    match &route.body {
+        Body::Data { payload, .. } => check_length("payload bytes", payload.len(), PAYLOAD_BYTES_MAX),
+        Body::Lookup { .. } | Body::Join => Ok(()),
+    }
+}
+
+fn check_contacts(contacts: &[Contact], ring: Ring) -> Result<(), WireError> {
+    check_length("contacts", contacts.len(), CONTACTS_MAX)?;
+    contacts.iter().try_for_each(|contact| check_id(contact.id, ring))
+}
+
+fn check_id(id: Id, ring: Ring) -> Result<(), WireError> {
+    if ring.contains(id) { Ok(()) } else { Err(WireError::OffRing { id, ring }) }
+}
+
+fn check_length(what: &'static str, length: usize, max: usize) -> Result<(), WireError> {
+    if length <= max { Ok(()) } else { Err(WireError::TooLong { what, length, max }) }
+}
+
+/// Why bytes are no message, or a message cannot be sent.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    /// The bytes are no message's.
+    #[error("the frame holds no message")]
+    Form(#[source] postcard::Error),
+    /// More bytes than a message of its kind may have.
+    #[error("the message has {bytes} bytes, more than one of its kind may have")]
+    TooLarge {
+        /// Its length.
+        bytes: usize,
+    },
+    /// Bytes follow the message.
+    #[error("{bytes} bytes follow the message in its frame")]
+    Trailing {
+        /// How many.
+        bytes: usize,
+    },
+    /// A list or a payload is longer than allowed.
+    #[error("the message has {length} {what}, at most {max} are allowed")]
+    TooLong {
+        /// Of what there are too many.
+        what: &'static str,
+        /// How many there are.
+        length: usize,
+        /// How many there may be.
+        max: usize,
+    },
+    /// An id is not on the network's ring.
+    #[error("id {id} is not on the ring of {ring} ids")]
+    OffRing {
+        /// The id.
+        id: Id,
+        /// The network's ring.
+        ring: Ring,
+    },
+}
+
+/// Lets postcard write behind what a buffer holds already.
+struct Append<'a>(&'a mut Vec<u8>);
+
+impl Flavor for Append<'_> {
+    type Output = ();
+
+    fn try_extend(&mut self, data: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(data);
+        Ok(())
+    }
+
+    fn try_push(&mut self, data: u8) -> postcard::Result<()> {
+        self.0.push(data);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

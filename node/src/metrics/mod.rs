@@ -1,6 +1,13 @@
 //! What a node counts and times, as one value: the source of `/metrics`, of the agents' samples and of the results.
 
+pub mod endpoint;
+pub mod exposition;
+mod recorder;
+
 use serde::{Deserialize, Serialize};
+
+pub use exposition::{encode, families};
+pub use recorder::Recorder;
 
 /// All counters, gauges and histograms of a node since its start.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

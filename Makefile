@@ -1,0 +1,54 @@
+# Two commands do everything on a fresh machine with Rust and make:
+#   make quickstart    run an experiment on real nodes
+#   make test          pass all tests
+# They install what is missing on Debian and Ubuntu, or say what to install elsewhere.
+
+CARGO ?= cargo
+NODES ?= 64
+
+.PHONY: help quickstart build test lint deny unit bench clean
+
+help:
+	@sed -n 's/^## //p' $(MAKEFILE_LIST)
+
+## make quickstart [NODES=64]  run experiments/quickstart.yaml on real local nodes (about 30 s, after the build)
+quickstart: build
+	target/release/orchestrator run experiments/quickstart.yaml --set nodes=$(NODES)
+
+## make build                  build the release binaries: target/release/orchestrator and p2ps-node
+build:
+	@deploy/install.sh build
+	$(CARGO) build --release --locked
+
+## make test                   format check, lints, dependency rules, and all tests
+test: setup-test lint deny unit
+
+.PHONY: setup-test
+setup-test:
+	@deploy/install.sh test
+
+## make lint                   rustfmt's check, clippy with warnings denied, documentation without warnings
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
+
+## make deny                   licences, bans and sources of the dependencies; advisories where a database is reachable
+deny:
+	target/tools/bin/cargo-deny --locked check licenses bans sources
+	@if git ls-remote -q https://github.com/RustSec/advisory-db HEAD >/dev/null 2>&1; \
+	then target/tools/bin/cargo-deny --locked check advisories; \
+	else echo "advisories not checked: the advisory database is not reachable from here"; fi
+
+## make unit                   the tests alone
+unit:
+	$(CARGO) build --workspace --bins --locked
+	$(CARGO) test --workspace --locked
+
+## make bench                  footprint of an idle node, look-ups per second, start of many nodes; prints figures
+bench: build
+	$(CARGO) run --release --locked -p p2ps-orchestrator --example bench
+
+## make clean                  remove what was built
+clean:
+	$(CARGO) clean

@@ -1,0 +1,46 @@
+#!/bin/sh
+# Installs what is missing for `make quickstart` (build) or `make test` (test), on Debian and Ubuntu; elsewhere says what is
+# wanted. Rust and make are assumed. Usage: deploy/install.sh build|test
+set -eu
+
+DENY_VERSION=0.20.2
+TOOLS=target/tools
+
+say() { echo "install: $*" >&2; }
+
+command -v cargo >/dev/null || { say "Rust is missing: see https://rustup.rs"; exit 3; }
+
+# Pairs command:package; only packages whose command is missing are installed.
+case "${1:-}" in
+    build) wanted="cc:gcc" ;;
+    test) wanted="cc:gcc promtool:prometheus prometheus:prometheus" ;;
+    *) say "usage: deploy/install.sh build|test"; exit 2 ;;
+esac
+
+missing=""
+for pair in $wanted; do
+    command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair##*:}"
+done
+
+if [ -n "$missing" ]; then
+    packages=$(echo "$missing" | tr ' ' '\n' | sort -u | tr '\n' ' ')
+    if ! command -v apt-get >/dev/null; then
+        say "please install with your system's package manager:$missing"
+        exit 3
+    fi
+    if [ "$(id -u)" = 0 ]; then sudo=""; else sudo="sudo"; fi
+    say "installing$missing"
+    $sudo apt-get update -q
+    # Services that packages bring are not started: tests start their own.
+    # shellcheck disable=SC2086
+    $sudo env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -q --no-install-recommends $packages
+fi
+
+if [ "$1" = test ] && [ ! -x "$TOOLS/bin/cargo-deny" ]; then
+    say "installing cargo-deny $DENY_VERSION into $TOOLS"
+    # Built without optimisation: it runs once a test.
+    cargo install cargo-deny --locked --version "$DENY_VERSION" --root "$TOOLS" \
+        --target-dir target/cargo-deny-build \
+        --config profile.release.opt-level=0 --config profile.release.lto=false
+    rm -rf target/cargo-deny-build
+fi

@@ -1,0 +1,145 @@
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::config::Geometry;
+
+fn contact(id: u64, incarnation: u64) -> Contact {
+    Contact { id: Id(id), access_point: "p2ps://127.0.0.1:3001".parse().unwrap(), incarnation }
+}
+
+fn ours() -> Welcome {
+    Welcome { net: NetConfig::default(), contact: contact(1, 7) }
+}
+
+fn hello(expected: Option<(Id, u64)>) -> Hello {
+    Hello::Link { net: NetConfig::default(), contact: contact(2, 1), expected }
+}
+
+type Dialled = Result<Welcome, HandshakeError>;
+type Answered = Result<Option<Contact>, HandshakeError>;
+
+async fn connected() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let dialled = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    (dialled, listener.accept().await.unwrap().0)
+}
+
+/// Both ends' view of one handshake.
+fn shake(hello: &Hello, frames: &[u8], room: bool) -> (Dialled, Answered) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (mut dialling, mut dialled) = connected().await;
+        let offer = async move { offer(&mut dialling, hello, frames).await };
+        let answer = async move { answer(&mut dialled, ours(), |_| room).await };
+        tokio::join!(offer, answer)
+    })
+}
+
+/// What the dialled node makes of bytes, and what it says to them.
+fn shake_raw(bytes: &[u8]) -> (Answered, Vec<u8>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (mut dialling, mut dialled) = connected().await;
+        dialling.write_all(bytes).await.unwrap();
+        dialling.shutdown().await.unwrap();
+        let answered = answer(&mut dialled, ours(), |_| true).await;
+        drop(dialled);
+        let mut said = Vec::new();
+        // A reset is as good as silence here.
+        let _ = dialling.read_to_end(&mut said).await;
+        (answered, said)
+    })
+}
+
+#[test]
+fn both_ends_learn_who_the_other_is() {
+    let (dialled, answered) = shake(&hello(Some((Id(1), 7))), b"", true);
+    assert_eq!(dialled.unwrap(), ours());
+    assert_eq!(answered.unwrap(), Some(contact(2, 1)));
+}
+
+#[test]
+fn a_node_that_does_not_know_the_settings_is_told_them() {
+    let (dialled, answered) = shake(&Hello::Settings, b"", true);
+    assert_eq!(dialled.unwrap().net, NetConfig::default());
+    assert_eq!(answered.unwrap(), None);
+}
+
+#[test]
+fn other_settings_are_refused_and_both_ends_are_told_both_sides() {
+    let other = NetConfig::new(Ring::DEFAULT, Geometry::Chord, 4).unwrap();
+    let hello = Hello::Link { net: other, contact: contact(2, 1), expected: None };
+    let (dialled, answered) = shake(&hello, &[1; 9000], true);
+    let (dialled, answered) = (dialled.unwrap_err(), answered.unwrap_err());
+    assert!(
+        matches!(dialled, HandshakeError::OtherSettings { ours, theirs } if ours == other && theirs == NetConfig::default()),
+        "{dialled}"
+    );
+    assert!(
+        matches!(answered, HandshakeError::OtherSettings { ours, theirs } if theirs == other && ours == NetConfig::default())
+    );
+    assert!(dialled.to_string().contains("chord") && dialled.to_string().contains("tango(k=5, symmetric)"));
+}
+
+#[test]
+fn another_node_or_another_life_than_the_one_dialled_is_noticed_before_any_message_is_read() {
+    for expected in [(Id(1), 6), (Id(3), 7)] {
+        let (dialled, answered) = shake(&hello(Some(expected)), &[1; 9000], true);
+        for error in [dialled.unwrap_err(), answered.unwrap_err()] {
+            assert!(
+                matches!(error, HandshakeError::OtherNode { id, incarnation, found }
+                    if (id, incarnation) == expected && found == contact(1, 7)),
+                "{error}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_full_node_and_oneself_and_ids_off_the_ring_are_refused() {
+    let (dialled, answered) = shake(&hello(None), b"", false);
+    assert!(matches!(dialled, Err(HandshakeError::Full)) && matches!(answered, Err(HandshakeError::Full)));
+    let link = |contact| Hello::Link { net: NetConfig::default(), contact, expected: None };
+    let (dialled, answered) = shake(&link(contact(1, 7)), b"", true);
+    assert!(matches!(dialled, Err(HandshakeError::Itself)) && matches!(answered, Err(HandshakeError::Itself)));
+    let (dialled, _) = shake(&link(contact(1 << 32, 7)), b"", true);
+    assert!(matches!(dialled, Err(HandshakeError::OffRing { .. })));
+}
+
+#[test]
+fn another_version_is_refused_whatever_follows_it_and_the_answer_names_ours() {
+    let mut bytes = encode(99, &hello(None)).unwrap();
+    bytes.truncate(PREFIX_BYTES + FIXED_BYTES);
+    bytes[..PREFIX_BYTES].copy_from_slice(&20_u32.to_le_bytes());
+    bytes.extend_from_slice(&[0xff; 14]);
+    let (answered, said) = shake_raw(&bytes);
+    assert!(matches!(
+        answered,
+        Err(HandshakeError::OtherVersion { ours: PROTOCOL_VERSION, theirs: 99 })
+    ));
+    assert_eq!(said[PREFIX_BYTES..PREFIX_BYTES + FIXED_BYTES], [b'P', b'2', b'P', b'S', 1, 0]);
+}
+
+#[test]
+fn what_is_no_handshake_is_refused() {
+    let oversized = [&u32::MAX.to_le_bytes()[..], b"P2PS"].concat();
+    assert!(matches!(shake_raw(&oversized).0, Err(HandshakeError::NotP2ps)));
+    assert!(matches!(shake_raw(b"GET / HTTP/1.1\r\n\r\n").0, Err(HandshakeError::NotP2ps)));
+    assert!(matches!(shake_raw(b"\x0a\0\0\0P2P").0, Err(HandshakeError::Connection(_))));
+    let garbage = [&8_u32.to_le_bytes()[..], b"P2PS\x01\x00\xff\xff"].concat();
+    assert!(matches!(shake_raw(&garbage).0, Err(HandshakeError::Malformed)));
+}
+
+#[test]
+fn the_longest_handshake_fits_its_bound() {
+    let net = NetConfig::new(
+        Ring::new((1 << 64) - 1).unwrap(),
+        Geometry::Tango { k: 255, symmetric: true },
+        crate::config::SUCCESSORS_MAX,
+    )
+    .unwrap();
+    let access_point = "p2ps://[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535".parse().unwrap();
+    let contact = Contact { id: Id(u64::MAX), access_point, incarnation: u64::MAX };
+    let hello = Hello::Link { net, contact, expected: Some((Id(u64::MAX), u64::MAX)) };
+    assert!(encode(u16::MAX, &hello).unwrap().len() - PREFIX_BYTES <= HANDSHAKE_BYTES_MAX);
+}

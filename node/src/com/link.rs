@@ -1,0 +1,160 @@
+//! One connection to another node: what waits to be written on it, and its socket's settings.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use rustix::net::sockopt;
+use tokio::io::AsyncWrite;
+use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedWriteHalf;
+
+use super::limits::{
+    KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES, LINK_BACKLOG_BYTES_MAX, UNACKNOWLEDGED_TIMEOUT,
+};
+use crate::message::{Contact, Message};
+use crate::wire::{self, FAREWELL, WireError};
+
+/// Readies a connection's socket: no delay, and dead hosts noticed by the kernel, at no cost to a node at rest.
+///
+/// # Errors
+/// What the system says; the connection is of no use then.
+pub fn configure(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)?;
+    sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(stream, KEEPALIVE_PROBES)?;
+    #[cfg(target_os = "linux")]
+    sockopt::set_tcp_user_timeout(stream, UNACKNOWLEDGED_TIMEOUT.as_millis() as u32)?;
+    Ok(())
+}
+
+/// The writing side of a link. Frames are gathered in its buffer and written in one go by [`Link::flush`].
+#[derive(Debug)]
+pub struct Link {
+    /// The node at the other end.
+    pub contact: Contact,
+    /// Whether this node dialled.
+    pub outbound: bool,
+    /// When it was last of use, in turns of the driver.
+    pub used: u64,
+    /// Wakes the task that reads the link, and writes it where the socket was full.
+    pub waker: Option<Waker>,
+    writer: Option<OwnedWriteHalf>,
+    buffer: Vec<u8>,
+    written: usize,
+    stage: Stage,
+    blocked: bool,
+    queued: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Open,
+    /// A farewell stands in the buffer, or has been sent.
+    Closing,
+}
+
+impl Link {
+    /// A link to `contact`; what is in `buffer` already is sent first.
+    pub fn new(contact: Contact, outbound: bool, writer: OwnedWriteHalf, buffer: Vec<u8>) -> Link {
+        let (waker, written, stage) = (None, 0, Stage::Open);
+        let writer = Some(writer);
+        Link { contact, outbound, used: 0, waker, writer, buffer, written, stage, blocked: false, queued: false }
+    }
+
+    /// Adds a message to what is to be written, and tells its length in bytes. `None`: the backlog is full, it was dropped.
+    ///
+    /// # Errors
+    /// A message that no receiver would take.
+    pub fn push(&mut self, message: &Message) -> Result<Option<usize>, WireError> {
+        if self.backlog_bytes() >= LINK_BACKLOG_BYTES_MAX {
+            return Ok(None);
+        }
+        wire::encode(message, &mut self.buffer).map(Some)
+    }
+
+    /// Says farewell: nothing is sent behind it.
+    pub fn close(&mut self) {
+        if self.stage == Stage::Open {
+            self.stage = Stage::Closing;
+            self.buffer.extend_from_slice(&FAREWELL);
+        }
+    }
+
+    /// Whether it has been closed from this end.
+    pub fn is_closing(&self) -> bool {
+        self.stage == Stage::Closing
+    }
+
+    /// Whether it waits for its socket to take more.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked
+    }
+
+    /// How many bytes wait to be written.
+    pub fn backlog_bytes(&self) -> usize {
+        self.buffer.len() - self.written
+    }
+
+    /// Notes that it is to be flushed at the turn's end; `false` where that is known already.
+    pub fn queue(&mut self) -> bool {
+        !self.blocked && !std::mem::replace(&mut self.queued, true)
+    }
+
+    /// Writes what the socket takes now. What it does not take is written by [`Link::poll_flush`], in the link's own task.
+    /// Errors are left to the reading side, which sees the same socket.
+    pub fn flush(&mut self) {
+        self.queued = false;
+        while self.backlog_bytes() > 0 {
+            let Some(writer) = &self.writer else { return self.settle() };
+            match writer.try_write(&self.buffer[self.written..]) {
+                Ok(written) => self.written += written,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.blocked = true;
+                    self.wake();
+                    return;
+                }
+                Err(_) => return self.give_up(),
+            }
+        }
+        self.settle();
+    }
+
+    /// Goes on writing where [`Link::flush`] had to stop.
+    pub fn poll_flush(&mut self, context: &mut Context<'_>) {
+        while self.backlog_bytes() > 0 {
+            let Some(writer) = &mut self.writer else { break };
+            match Pin::new(writer).poll_write(context, &self.buffer[self.written..]) {
+                Poll::Pending => return,
+                Poll::Ready(Ok(written)) => self.written += written,
+                Poll::Ready(Err(_)) => return self.give_up(),
+            }
+        }
+        self.settle();
+    }
+
+    /// Wakes the link's task.
+    pub fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn give_up(&mut self) {
+        self.writer = None;
+        self.settle();
+        self.wake();
+    }
+
+    /// Everything is written: the buffer's memory is given back, and a link that said farewell is shut down.
+    fn settle(&mut self) {
+        self.blocked = false;
+        self.buffer = Vec::new();
+        self.written = 0;
+        if self.stage == Stage::Closing {
+            self.writer = None;
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Effects: what the protocol wants done, says and has seen. Data; the driver carries it out.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::access_point::AccessPoint;
+use crate::id::Id;
+use crate::message::{Contact, Found, Message, RouteError};
+
+/// What a peer wants done, in this order. The driver owns it and drains it after each input.
+pub type Outbox = Vec<Output>;
+
+/// One thing that a [`Peer`] wants done.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Send this, over a link that stands or a new one. If none can be made: `Input::Unreachable`.
+    Send {
+        /// To whom.
+        to: Contact,
+        /// What.
+        message: Message,
+    },
+    /// Make a link to whoever is there: `Input::LinkUp` or `Input::Unreachable` will tell.
+    Connect {
+        /// Where.
+        access_point: AccessPoint,
+    },
+    /// A message for the application.
+    Deliver(Delivery),
+    /// A `Command::Lookup` has ended.
+    Completed {
+        /// The caller's number for it.
+        operation: u64,
+        /// What became of it.
+        result: Result<Found, RouteError>,
+    },
+    /// Something the application may want to know.
+    Event(Event),
+    /// Something the metrics want to know.
+    Observe(Observation),
+}
+
+/// An application's message (P2PS's `rcvMsg(src dst msg)`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// The id of the node that sent it.
+    pub source: Id,
+    /// The key, or the id, that it was sent to.
+    pub destination: Id,
+    /// Its bytes.
+    pub payload: Bytes,
+}
+
+/// P2PS's events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The node is part of a network. `use_proxy`: through another node, since it cannot be reached itself.
+    Connected {
+        /// Whether a proxy stands in for it.
+        use_proxy: bool,
+    },
+    /// The node is the only one of its network.
+    Alone,
+    /// The successor changed.
+    NewSuccessor(Contact),
+    /// The predecessor changed; `None`: it is not known now.
+    NewPredecessor(Option<Contact>),
+    /// The successor list changed.
+    NewSuccessorList(Vec<Contact>),
+    /// A finger changed: its table index, and the node it points at, if any.
+    NewFinger(usize, Option<Contact>),
+    /// The node could not join.
+    Rejected(JoinError),
+    /// A node does not answer, or its link broke: it is taken for dead.
+    Suspected(Contact),
+    /// A message that this node sent did not reach its destination.
+    Undelivered {
+        /// Where it was to go.
+        destination: Id,
+        /// Why it did not.
+        reason: RouteError,
+    },
+    /// The node has left, after handing over or (`handed_over: false`) after waiting for it in vain.
+    Left {
+        /// Whether the successor took over.
+        handed_over: bool,
+    },
+}
+
+/// Why a node could not join (P2PS 1.0's `couldNotJoin`, `nodeAlreadyInNetwork`).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JoinError {
+    /// A live node has this id.
+    #[error("id {0} is in use by another node: choose another, or let the system choose")]
+    IdInUse(Id),
+    /// None of the access points answered.
+    #[error("none of the access points could be reached; the last one said: {0}")]
+    Unreachable(String),
+    /// The network was reached, but the join did not come to an end.
+    #[error("the network did not complete the join in {attempts} attempts")]
+    TimedOut {
+        /// How often it was tried.
+        attempts: u32,
+    },
+}
+
+/// What the metrics are made of, besides [`Statistics`](super::Statistics).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Observation {
+    /// The time from sending a routed message over a link to its acknowledgement, without the time it was held.
+    HopLatency(Duration),
+    /// A look-up of the application has ended.
+    Lookup {
+        /// Since it was asked for.
+        latency: Duration,
+        /// The hops it took, or why it failed.
+        result: Result<u16, RouteError>,
+    },
+}
+
+/// Where a node stands in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// Neither created nor joined yet.
+    Idle,
+    /// On its way into a network.
+    Joining,
+    /// A member: it answers for its range.
+    Member,
+    /// Handing over.
+    Leaving,
+    /// Gone: left, or rejected.
+    Ended,
+}

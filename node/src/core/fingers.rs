@@ -1,0 +1,163 @@
+//! Keeping fingers right: each is looked up when it is new, when the node it points at is gone, or when use or a check shows
+//! that it is stale. Checks go round the table, one finger a round; they are the links' heartbeats too.
+
+use std::collections::BTreeSet;
+
+use crate::core::effect::{Event, Phase};
+use crate::core::lookup::LookupPurpose;
+use crate::core::repair::Purpose;
+use crate::core::{Context, Core};
+use crate::id::Id;
+use crate::message::{Contact, Found, Message};
+
+/// How many fingers are looked up at a time.
+const FINGER_LOOKUPS_MAX: usize = 2;
+
+/// Which fingers wait to be looked up, and whose turn it is to be checked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct FingerUpkeep {
+    stale: BTreeSet<usize>,
+    on_their_way: BTreeSet<usize>,
+    next_check: usize,
+}
+
+impl Core {
+    /// A finger may point at the wrong node, or at none.
+    pub(crate) fn refresh_finger(&mut self, cx: &mut Context<'_>, index: usize) {
+        self.finger_upkeep.stale.insert(index);
+        self.look_fingers_up(cx);
+    }
+
+    /// All fingers are new.
+    pub(crate) fn refresh_all_fingers(&mut self, cx: &mut Context<'_>) {
+        let unknown = (0..self.table.len()).filter(|index| self.table.finger(*index).is_none());
+        self.finger_upkeep.stale.extend(unknown);
+        self.look_fingers_up(cx);
+    }
+
+    fn look_fingers_up(&mut self, cx: &mut Context<'_>) {
+        if self.phase != Phase::Member {
+            return;
+        }
+        while self.finger_upkeep.on_their_way.len() < FINGER_LOOKUPS_MAX {
+            let Some(index) = self.finger_upkeep.stale.pop_first() else { return };
+            if self.finger_upkeep.on_their_way.contains(&index) {
+                continue;
+            }
+            if self.table.is_own(index) {
+                self.set_finger(cx, index, None);
+            } else {
+                self.finger_upkeep.on_their_way.insert(index);
+                self.start_lookup(cx, self.table.target(index), LookupPurpose::Finger(index));
+            }
+        }
+    }
+
+    /// A finger's look-up has ended: its answer holds for all fingers between the key and the responsible.
+    pub(crate) fn on_finger_found(
+        &mut self,
+        cx: &mut Context<'_>,
+        index: usize,
+        key: Id,
+        found: Option<Found>,
+    ) {
+        self.finger_upkeep.on_their_way.remove(&index);
+        if let Some(found) = found.filter(|found| found.responsible != self.me) {
+            self.point_fingers(cx, key, found.responsible);
+        }
+        self.look_fingers_up(cx);
+    }
+
+    /// All fingers whose positions lie in `[from, contact.id]` point at `contact`.
+    fn point_fingers(&mut self, cx: &mut Context<'_>, from: Id, contact: Contact) {
+        for index in self.table.indices_between(from, contact.id) {
+            self.finger_upkeep.stale.remove(&index);
+            let finger = (!self.table.is_own(index)).then_some(contact);
+            self.set_finger(cx, index, finger);
+        }
+    }
+
+    fn set_finger(&mut self, cx: &mut Context<'_>, index: usize, contact: Option<Contact>) {
+        if self.table.set(index, contact) {
+            self.after_finger_change(cx, index);
+        }
+    }
+
+    pub(crate) fn after_finger_change(&mut self, cx: &mut Context<'_>, index: usize) {
+        self.statistics.finger_changes += 1;
+        cx.event(Event::NewFinger(index, self.table.finger(index)));
+    }
+
+    /// The successor answers for all positions up to its own.
+    pub(crate) fn fingers_follow_successor(&mut self, cx: &mut Context<'_>, successor: Contact) {
+        self.point_fingers(cx, self.net.ring().add(self.me.id, 1), successor);
+    }
+
+    /// The counter-clockwise positions begin where the range does.
+    pub(crate) fn fingers_follow_predecessor(&mut self, cx: &mut Context<'_>) {
+        self.table.move_range_start(self.neighbours.range_start());
+        for index in (0..self.table.len()).filter(|index| self.table.is_own(*index)).collect::<Vec<_>>() {
+            self.set_finger(cx, index, None);
+        }
+        if let (Some(predecessor), Some(second)) =
+            (self.neighbours.predecessor(), self.neighbours.second_predecessor())
+        {
+            self.point_fingers(cx, self.net.ring().add(second, 1), predecessor);
+        }
+    }
+
+    /// Whether the neighbours alone show that a finger is right.
+    fn is_known_right(&self, index: usize) -> bool {
+        let (ring, target, finger) = (self.net.ring(), self.table.target(index), self.table.finger(index));
+        let within = |start: Option<Id>, end: Option<Contact>| {
+            finger == end && start.zip(end).is_some_and(|(start, end)| ring.in_range(target, start, end.id))
+        };
+        within(Some(self.me.id), self.neighbours.successor())
+            || within(self.neighbours.second_predecessor(), self.neighbours.predecessor())
+    }
+
+    /// A message went by a finger that is not responsible for its position any more.
+    pub(crate) fn on_stale_entry(&mut self, cx: &mut Context<'_>, entry: Option<Id>, used: Contact) {
+        if self.neighbours.successor() == Some(used) {
+            self.stabilise_soon(cx);
+        } else if let Some(index) = entry.and_then(|entry| self.table.index_of(entry)) {
+            self.refresh_finger(cx, index);
+        }
+    }
+
+    /// Asks the next node of the table whether it is still the right one, and looks up the positions that have none.
+    pub(crate) fn check_next_finger(&mut self, cx: &mut Context<'_>) {
+        self.refresh_all_fingers(cx);
+        let length = self.table.len();
+        let turn =
+            (0..length).map(|step| (self.finger_upkeep.next_check + step) % length).find_map(|index| {
+                let finger = self.table.finger(index).filter(|_| !self.is_known_right(index))?;
+                Some((index, finger))
+            });
+        let Some((index, finger)) = turn else { return };
+        let run: Vec<usize> =
+            (index..length).take_while(|next| self.table.finger(*next) == Some(finger)).collect();
+        self.finger_upkeep.next_check = (index + run.len()) % length;
+        // Of all positions for which one node stands, a newcomer takes the one farthest before the node first.
+        let ring = self.net.ring();
+        let farthest =
+            run.into_iter().max_by_key(|index| ring.distance(self.table.target(*index), finger.id));
+        let index = farthest.unwrap_or(index);
+        self.request(cx, finger, Purpose::Finger { index, target: self.table.target(index) });
+    }
+
+    pub(crate) fn on_check(&mut self, cx: &mut Context<'_>, from: Contact, token: u64, target: Id) {
+        let responsible = self.phase == Phase::Member && self.neighbours.is_mine(target);
+        self.send(cx, from, Message::Checked { token, responsible });
+    }
+
+    pub(crate) fn on_checked(&mut self, cx: &mut Context<'_>, from: Contact, token: u64, responsible: bool) {
+        let Some(request) = self.take_request(cx, from, token) else { return };
+        if let Purpose::Finger { index, .. } = request.purpose
+            && !responsible
+            && self.table.finger(index) == Some(from)
+        {
+            self.refresh_finger(cx, index);
+        }
+    }
+}

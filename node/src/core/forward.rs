@@ -1,0 +1,338 @@
+//! Moving routed messages hop by hop: each hop is acknowledged, and one that is not goes to the next best node.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::core::effect::{Delivery, Event, Observation, Output, Phase};
+use crate::core::route::{Decision, NextHop, Way};
+use crate::core::rtt::ACK_HELD_MAX;
+use crate::core::timers::Timer;
+use crate::core::{Context, Core};
+use crate::id::Id;
+use crate::message::{
+    ACKS_MAX, Ack, Body, Contact, Found, HopVerdict, Message, MessageKind, PAYLOAD_BYTES_MAX, Route,
+    RouteError,
+};
+use crate::time::Time;
+
+/// The most messages that a node has on their way to a next hop that has not acknowledged them.
+pub const HOPS_PENDING_MAX: usize = 4096;
+
+/// The most nodes that one node tries for one message.
+const TRIES_MAX: usize = 8;
+
+/// How many messages are remembered, to deliver none of them twice.
+const DELIVERIES_REMEMBERED: usize = 1024;
+
+/// A message that the next hop has not acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct PendingHop {
+    /// As it came here.
+    route: Route,
+    to: Contact,
+    /// The table entry that was used.
+    entry: Option<Id>,
+    tried: Vec<Id>,
+    sent_at: Time,
+    expires: Time,
+}
+
+/// Acknowledgements that wait for company on their way to one node: hop, when it came, what became of it.
+pub(crate) type AckQueues = BTreeMap<Contact, Vec<(u64, Time, HopVerdict)>>;
+
+/// The identities of the messages that were delivered last.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Delivered {
+    seen: std::collections::BTreeSet<(Id, u64, u64)>,
+    order: std::collections::VecDeque<(Id, u64, u64)>,
+}
+
+impl Delivered {
+    /// Whether this is the first time that this message is seen.
+    fn first_time(&mut self, source: &Contact, sequence: u64) -> bool {
+        let identity = (source.id, source.incarnation, sequence);
+        if !self.seen.insert(identity) {
+            return false;
+        }
+        self.order.push_back(identity);
+        if self.order.len() > DELIVERIES_REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.seen.remove(&oldest);
+        }
+        true
+    }
+}
+
+impl Core {
+    /// A routed message came over a link.
+    pub(crate) fn on_route(&mut self, cx: &mut Context<'_>, from: Contact, route: Route) {
+        let refusal = match self.phase {
+            Phase::Member | Phase::Leaving if self.hops.len() >= HOPS_PENDING_MAX => {
+                Some(HopVerdict::Overloaded)
+            }
+            Phase::Member | Phase::Leaving => None,
+            _ => Some(HopVerdict::NotMember),
+        };
+        let hop = route.hop;
+        let verdict = match refusal {
+            Some(verdict) => verdict,
+            None if self.dispatch_from(cx, Some(from.id), route, Vec::new()) => HopVerdict::Stale,
+            None => HopVerdict::Taken,
+        };
+        self.acknowledge(cx, from, hop, verdict);
+    }
+
+    /// Sends a message that starts here, or goes on elsewhere, on its way, or takes it in.
+    pub(crate) fn dispatch(&mut self, cx: &mut Context<'_>, route: Route, tried: Vec<Id>) {
+        self.dispatch_from(cx, None, route, tried);
+    }
+
+    /// The same for a message that came from another node. Returns whether the entry that brought it was stale.
+    fn dispatch_from(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: Option<Id>,
+        route: Route,
+        tried: Vec<Id>,
+    ) -> bool {
+        let Route { hops, entry, backward, .. } = route;
+        let way = Way { hops, entry, backward, from, excluded: &tried };
+        match self.router().decide(route.key, way) {
+            Decision::Mine if self.handed_over => self.forward_to_heir(cx, route, tried),
+            Decision::Mine => self.arrive(cx, route),
+            Decision::Stuck => self.refuse(cx, &route, RouteError::NoNextHop),
+            Decision::Forward(_) if u32::from(route.hops) >= self.hop_bound() => {
+                self.refuse(cx, &route, RouteError::RouteExhausted);
+            }
+            Decision::Forward(next) => {
+                self.forward(cx, route, next, tried);
+                return next.stale;
+            }
+        }
+        false
+    }
+
+    /// A hop counter bounds every route: 4 H + 16.
+    fn hop_bound(&self) -> u32 {
+        4 * self.table.hops_max() + 16
+    }
+
+    /// The range has passed to the successor, but a message for it came here.
+    fn forward_to_heir(&mut self, cx: &mut Context<'_>, route: Route, tried: Vec<Id>) {
+        let heir = self.neighbours.successors().iter().find(|heir| !tried.contains(&heir.id)).copied();
+        match heir {
+            Some(to) => {
+                let entry = Some(route.entry.unwrap_or(route.key));
+                self.forward(cx, route, NextHop { to, entry, backward: 0, stale: false }, tried);
+            }
+            None => self.refuse(cx, &route, RouteError::NoNextHop),
+        }
+    }
+
+    fn forward(&mut self, cx: &mut Context<'_>, route: Route, next: NextHop, tried: Vec<Id>) {
+        if self.hops.len() >= HOPS_PENDING_MAX {
+            return self.refuse(cx, &route, RouteError::Overloaded);
+        }
+        let hop = self.next_token();
+        let expires = cx.now + self.round_trips.timeout(next.to.id);
+        let onward = Route {
+            hop,
+            hops: route.hops.saturating_add(1),
+            entry: next.entry,
+            backward: next.backward,
+            ..route.clone()
+        };
+        let pending = PendingHop { route, to: next.to, entry: next.entry, tried, sent_at: cx.now, expires };
+        self.hops.insert(hop, pending);
+        self.timers.set(expires, Timer::Hop(hop));
+        self.send(cx, next.to, Message::Route(onward));
+    }
+
+    /// The message is where it was to go.
+    fn arrive(&mut self, cx: &mut Context<'_>, route: Route) {
+        if route.source != self.me {
+            self.count(route.body.kind(), true);
+        }
+        match route.body {
+            Body::Lookup { maintenance } => {
+                let found = Found { responsible: self.me, hops: route.hops };
+                self.answer(cx, route.source, route.sequence, maintenance, Ok(found));
+            }
+            Body::Join => self.on_join_request(cx, route),
+            Body::Data { exact: true, .. } if route.key != self.me.id => {
+                self.refuse(cx, &route, RouteError::NoSuchNode);
+            }
+            Body::Data { payload, .. } => {
+                if self.delivered.first_time(&route.source, route.sequence) {
+                    self.statistics.application_messages += 1;
+                    let delivery = Delivery { source: route.source.id, destination: route.key, payload };
+                    cx.out.push(Output::Deliver(delivery));
+                }
+            }
+        }
+    }
+
+    /// Tells the source of a message why it goes no further.
+    pub(crate) fn refuse(&mut self, cx: &mut Context<'_>, route: &Route, reason: RouteError) {
+        let maintenance = route.body.kind() == MessageKind::Control;
+        if route.source == self.me
+            && let Body::Data { .. } = route.body
+        {
+            cx.out.push(Output::Event(Event::Undelivered { destination: route.key, reason }));
+        } else {
+            self.answer(cx, route.source, route.sequence, maintenance, Err(reason));
+        }
+    }
+
+    fn answer(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: Contact,
+        sequence: u64,
+        maintenance: bool,
+        result: Result<Found, RouteError>,
+    ) {
+        if source == self.me {
+            self.on_answer(cx, sequence, result);
+        } else {
+            self.send(cx, source, Message::Answer { sequence, maintenance, result });
+        }
+    }
+
+    /// Puts an acknowledgement in its queue. A refusal goes at once, since the message waits for it.
+    fn acknowledge(&mut self, cx: &mut Context<'_>, to: Contact, hop: u64, verdict: HopVerdict) {
+        if self.acks.is_empty() {
+            self.timers.set(cx.now + ACK_HELD_MAX, Timer::Acks);
+        }
+        let queue = self.acks.entry(to).or_default();
+        queue.push((hop, cx.now, verdict));
+        if queue.len() >= ACKS_MAX || matches!(verdict, HopVerdict::NotMember | HopVerdict::Overloaded) {
+            self.flush_acks_to(cx, to);
+        }
+    }
+
+    /// Sends the acknowledgements that wait for one node.
+    pub(crate) fn flush_acks_to(&mut self, cx: &mut Context<'_>, to: Contact) {
+        let Some(queue) = self.acks.remove(&to) else { return };
+        if self.acks.is_empty() {
+            self.timers.clear(Timer::Acks);
+        }
+        let held = |since: Time| u32::try_from(cx.now.since(since).as_micros()).unwrap_or(u32::MAX);
+        let acks = queue.iter().map(|(hop, since, verdict)| Ack {
+            hop: *hop,
+            held_micros: held(*since),
+            verdict: *verdict,
+        });
+        let message = Message::Acks(acks.collect());
+        self.transmit(cx, to, message);
+    }
+
+    /// Sends all acknowledgements.
+    pub(crate) fn flush_acks(&mut self, cx: &mut Context<'_>) {
+        while let Some(to) = self.acks.keys().next().copied() {
+            self.flush_acks_to(cx, to);
+        }
+    }
+
+    /// The next hop has spoken.
+    pub(crate) fn on_acks(&mut self, cx: &mut Context<'_>, from: Contact, acks: &[Ack]) {
+        for ack in acks {
+            if matches!(ack.verdict, HopVerdict::NotMember | HopVerdict::Overloaded) {
+                self.on_join_not_passed_on(cx, from);
+            }
+            if self.hops.get(&ack.hop).is_none_or(|pending| pending.to.id != from.id) {
+                continue;
+            }
+            let Some(pending) = self.take_hop(ack.hop) else { continue };
+            let whole = cx.now.since(pending.sent_at);
+            let latency = whole.saturating_sub(std::time::Duration::from_micros(u64::from(ack.held_micros)));
+            self.round_trips.observe(from.id, latency);
+            match ack.verdict {
+                HopVerdict::Taken => cx.out.push(Output::Observe(Observation::HopLatency(latency))),
+                HopVerdict::Stale => {
+                    cx.out.push(Output::Observe(Observation::HopLatency(latency)));
+                    self.on_stale_entry(cx, pending.entry, from);
+                }
+                HopVerdict::NotMember => {
+                    self.drop_contact(cx, from);
+                    self.try_next(cx, pending);
+                }
+                HopVerdict::Overloaded => self.try_next(cx, pending),
+            }
+        }
+    }
+
+    /// The next hop has not acknowledged in time: it is asked whether it lives, and the message goes on elsewhere.
+    pub(crate) fn on_hop_timeout(&mut self, cx: &mut Context<'_>, hop: u64) {
+        let Some(pending) = self.take_hop(hop) else { return };
+        self.probe(cx, pending.to);
+        self.try_next(cx, pending);
+    }
+
+    /// Messages on their way to a node that is gone go on elsewhere.
+    pub(crate) fn redirect_hops(&mut self, cx: &mut Context<'_>, gone: &Contact) {
+        let hops: Vec<u64> = self.hops.iter().filter(|(_, p)| p.to == *gone).map(|(hop, _)| *hop).collect();
+        for hop in hops {
+            if let Some(pending) = self.take_hop(hop) {
+                self.try_next(cx, pending);
+            }
+        }
+    }
+
+    fn try_next(&mut self, cx: &mut Context<'_>, mut pending: PendingHop) {
+        pending.tried.push(pending.to.id);
+        if pending.tried.len() >= TRIES_MAX {
+            self.refuse(cx, &pending.route, RouteError::NoNextHop);
+        } else {
+            self.dispatch(cx, pending.route, pending.tried);
+        }
+    }
+
+    fn take_hop(&mut self, hop: u64) -> Option<PendingHop> {
+        let pending = self.hops.remove(&hop)?;
+        self.timers.cancel(pending.expires, Timer::Hop(hop));
+        Some(pending)
+    }
+}
+
+/// Messages of the application that started here: which destination a late refusal speaks of. Bounded: the oldest go first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Sent(BTreeMap<u64, Id>);
+
+impl Sent {
+    fn remember(&mut self, sequence: u64, destination: Id) {
+        self.0.insert(sequence, destination);
+        if self.0.len() > DELIVERIES_REMEMBERED {
+            self.0.pop_first();
+        }
+    }
+
+    pub(crate) fn take(&mut self, sequence: u64) -> Option<Id> {
+        self.0.remove(&sequence)
+    }
+}
+
+impl Core {
+    /// Sends an application's message on its way.
+    pub(crate) fn send_data(&mut self, cx: &mut Context<'_>, destination: Id, exact: bool, payload: Bytes) {
+        let reason = match self.phase {
+            Phase::Member | Phase::Leaving if payload.len() <= PAYLOAD_BYTES_MAX => None,
+            Phase::Member | Phase::Leaving => Some(RouteError::PayloadTooLarge),
+            _ => Some(RouteError::NotMember),
+        };
+        if let Some(reason) = reason {
+            return cx.event(Event::Undelivered { destination, reason });
+        }
+        let sequence = self.next_token();
+        self.sent.remember(sequence, destination);
+        let route = self.new_route(sequence, destination, Body::Data { exact, payload });
+        self.dispatch(cx, route, Vec::new());
+    }
+
+    /// A message that starts here.
+    pub(crate) fn new_route(&self, sequence: u64, key: Id, body: Body) -> Route {
+        Route { source: self.me, sequence, key, hops: 0, backward: 0, hop: 0, entry: None, body }
+    }
+}

@@ -1,0 +1,174 @@
+//! Routing on static rings with right tables, against figures that an independent program computed (100,000 random look-ups a
+//! row): the mean, the 99th percentile and the bound of hops, and the links, on full rings and on sparse ones.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use rand_pcg::Pcg32;
+use rand_pcg::rand_core::{Rng, SeedableRng};
+
+use crate::access_point::AccessPoint;
+use crate::config::Geometry;
+use crate::core::geometry::Offsets;
+use crate::core::ring::Neighbours;
+use crate::core::route::{Decision, Router, Way};
+use crate::core::table::FingerTable;
+use crate::id::{Id, Ring};
+use crate::message::Contact;
+
+/// Look-ups measured a row.
+const LOOKUPS: usize = 20_000;
+
+/// A mean may differ by this share: both are means of random samples.
+const TOLERANCE: f64 = 0.02;
+
+/// Rows beyond this many nodes are left to the simulator.
+const NODES_MAX: usize = 12_000;
+
+#[test]
+fn full_rings_take_the_golden_hops_and_never_more_than_the_bound() {
+    let rows = check(include_str!("../../tests/golden/full-ring.csv"), |cells| {
+        let size: usize = cells[3].parse().unwrap();
+        (size <= NODES_MAX).then(|| {
+            let ring = Ring::new(size as u128).unwrap();
+            let measured = measure(ring, (0..size as u64).map(Id).collect(), geometry(cells));
+            assert_near(measured.hops_mean, number(cells[5]), TOLERANCE, cells);
+            assert_near(measured.links_mean, number(cells[4]), 0.0, cells);
+            assert!(measured.hops_max <= number(cells[6]) as usize, "{} hops: {cells:?}", measured.hops_max);
+        })
+    });
+    assert_eq!(rows, 6);
+}
+
+#[test]
+fn sparse_rings_take_the_golden_hops_and_links() {
+    let rows = check(include_str!("../../tests/golden/sparse-ring.csv"), |cells| {
+        let nodes: usize = cells[5].parse().unwrap();
+        let wanted = nodes <= NODES_MAX && cells[3] != "closest-preceding";
+        wanted.then(|| {
+            let ring = Ring::new(1 << cells[4].parse::<u32>().unwrap()).unwrap();
+            let mut random = Pcg32::seed_from_u64(nodes as u64);
+            let ids: BTreeSet<Id> = (0..nodes).map(|_| Id(u64::from(random.next_u32()))).collect();
+            let measured = measure(ring, ids.into_iter().collect(), geometry(cells));
+            assert_near(measured.hops_mean, number(cells[7]), TOLERANCE, cells);
+            // The golden symmetric tables leave out the two fingers clamped to half the ring, which the bound needs.
+            let clamped = if cells[2] == "yes" { 1.5 } else { 0.0 };
+            assert_near(measured.links_mean - clamped, number(cells[6]), 0.02, cells);
+            assert!(
+                measured.hops_p99.abs_diff(number(cells[8]) as usize) <= 1,
+                "{} hops: {cells:?}",
+                measured.hops_p99
+            );
+        })
+    });
+    assert_eq!(rows, 18);
+}
+
+#[test]
+fn the_bound_holds_on_full_rings_of_any_size() {
+    for size in [100, 1000, 5000] {
+        for geometry in [Geometry::Tango { k: 3, symmetric: true }, Geometry::Tango { k: 5, symmetric: true }]
+        {
+            let ring = Ring::new(size).unwrap();
+            let bound = Offsets::new(geometry, ring).hops_max as usize;
+            let measured = measure(ring, (0..size as u64).map(Id).collect(), geometry);
+            assert!(
+                measured.hops_max <= bound,
+                "{geometry} on {size}: {} hops, not {bound}",
+                measured.hops_max
+            );
+        }
+    }
+}
+
+struct Measured {
+    hops_mean: f64,
+    hops_p99: usize,
+    hops_max: usize,
+    links_mean: f64,
+}
+
+/// Runs `test` on each row, and counts those that it took.
+fn check(csv: &str, test: impl Fn(&[&str]) -> Option<()>) -> usize {
+    csv.lines().skip(1).filter_map(|line| test(&line.split(',').collect::<Vec<_>>())).count()
+}
+
+fn number(cell: &str) -> f64 {
+    cell.parse().unwrap()
+}
+
+fn geometry(cells: &[&str]) -> Geometry {
+    let k = cells[1].parse().unwrap();
+    match (cells[0], cells[2]) {
+        ("chord", _) => Geometry::Chord,
+        ("dks", _) => Geometry::Dks { k },
+        (_, symmetric) => Geometry::Tango { k, symmetric: symmetric == "yes" },
+    }
+}
+
+fn assert_near(measured: f64, golden: f64, tolerance: f64, cells: &[&str]) {
+    // The golden figures are rounded to their last printed digit.
+    assert!(
+        (measured - golden).abs() <= golden * tolerance + 0.051,
+        "{measured} instead of {golden}: {cells:?}"
+    );
+}
+
+fn measure(ring: Ring, ids: Vec<Id>, geometry: Geometry) -> Measured {
+    let nodes = static_ring(ring, &ids, geometry);
+    let mut random = Pcg32::seed_from_u64(1);
+    let mut hops: Vec<usize> = (0..LOOKUPS)
+        .map(|_| {
+            let key = Id((u128::from(random.next_u64()) % ring.max_size()) as u64);
+            walk(ring, &ids, &nodes, random.next_u32() as usize % ids.len(), key)
+        })
+        .collect();
+    hops.sort_unstable();
+    Measured {
+        hops_mean: hops.iter().sum::<usize>() as f64 / LOOKUPS as f64,
+        hops_p99: hops[LOOKUPS * 99 / 100],
+        hops_max: hops[LOOKUPS - 1],
+        links_mean: nodes.iter().map(|(_, table)| table.contacts().len()).sum::<usize>() as f64
+            / ids.len() as f64,
+    }
+}
+
+/// Each node's neighbours and fingers, all right.
+fn static_ring(ring: Ring, ids: &[Id], geometry: Geometry) -> Vec<(Neighbours, FingerTable)> {
+    let offsets = Arc::new(Offsets::new(geometry, ring));
+    let access_point: AccessPoint = "p2ps://127.0.0.1:1".parse().unwrap();
+    let contact = |place: usize| Contact { id: ids[place % ids.len()], access_point, incarnation: 0 };
+    (0..ids.len())
+        .map(|place| {
+            let mut neighbours = Neighbours::new(ring, ids[place], 1);
+            neighbours.adopt(contact(place + 1), &[]);
+            neighbours.follow(Some(contact(place + ids.len() - 1)), Some(contact(place + ids.len() - 2).id));
+            let mut table = FingerTable::new(ring, ids[place], Arc::clone(&offsets));
+            table.move_range_start(neighbours.range_start());
+            for index in 0..table.len() {
+                let right = contact(ids.partition_point(|id| *id < table.target(index)));
+                table.set(index, (right.id != ids[place]).then_some(right));
+            }
+            (neighbours, table)
+        })
+        .collect()
+}
+
+/// Routes a key from one node to its responsible, and counts the hops.
+fn walk(ring: Ring, ids: &[Id], nodes: &[(Neighbours, FingerTable)], start: usize, key: Id) -> usize {
+    let mut place = start;
+    let mut way = Way::default();
+    loop {
+        let (neighbours, table) = &nodes[place];
+        match (Router { ring, me: ids[place], neighbours, table }).decide(key, way) {
+            Decision::Mine => return usize::from(way.hops),
+            Decision::Stuck => panic!("{key} is stuck at {}", ids[place]),
+            Decision::Forward(next) => {
+                assert!(!next.stale, "right tables have no stale fingers");
+                way = Way { hops: way.hops + 1, entry: next.entry, backward: next.backward, ..way };
+                assert!(way.hops < 100, "{key} goes round in circles");
+                place = ids.binary_search(&next.to.id).unwrap();
+            }
+        }
+    }
+}

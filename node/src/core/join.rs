@@ -1,0 +1,239 @@
+//! Joining: the joiner finds the responsible of its id, takes its place before it, and is handed the duty for its range in one
+//! message, so that at no moment two nodes answer for a key.
+//!
+//! 1. joiner -> bootstrap -> ... -> responsible: `Join`, routed to the joiner's id
+//! 2. responsible -> joiner: `JoinOffer` with its successor list
+//! 3. joiner -> responsible: `JoinConfirm`: it lives, and adopts the list
+//! 4. responsible -> joiner: `HandOver`: from here on the joiner is a member, and the responsible's predecessor
+//! 5. joiner -> predecessor: `Introduce`
+
+use std::time::Duration;
+
+use crate::access_point::AccessPoint;
+use crate::core::effect::{Event, JoinError, Output, Phase};
+use crate::core::timers::Timer;
+use crate::core::{Context, Core};
+use crate::message::{Body, Contact, Message, Route, RouteError};
+
+/// How often a join is tried, over all access points.
+pub(crate) const JOIN_ATTEMPTS_MAX: u32 = 12;
+
+/// How long each step of a join may take.
+const JOIN_STEP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long until the second attempt; each further pause is twice as long, up to [`JOIN_RETRY_MAX`].
+const JOIN_RETRY_MIN: Duration = Duration::from_millis(100);
+
+/// The longest pause between attempts.
+const JOIN_RETRY_MAX: Duration = Duration::from_secs(2);
+
+/// A join on its way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Joining {
+    bootstrap: Vec<AccessPoint>,
+    attempts: u32,
+    stage: Stage,
+    last_failure: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Stage {
+    /// The next attempt begins when the timer says so.
+    Pausing,
+    /// A link to an access point is being made.
+    Connecting,
+    /// The request is on its way, by this node.
+    Requested { by: Contact, sequence: u64 },
+    /// The offer of this node has been accepted.
+    Confirmed { with: Contact, sequence: u64 },
+}
+
+impl Core {
+    /// Joins the network that one of these access points belongs to.
+    pub(crate) fn join(&mut self, cx: &mut Context<'_>, bootstrap: Vec<AccessPoint>) {
+        if self.phase != Phase::Idle {
+            return;
+        }
+        self.phase = Phase::Joining;
+        if bootstrap.is_empty() {
+            return self.reject(cx, JoinError::Unreachable("no access point was given".to_owned()));
+        }
+        self.joining = Some(Joining { bootstrap, attempts: 0, stage: Stage::Pausing, last_failure: None });
+        self.attempt_join(cx);
+    }
+
+    fn attempt_join(&mut self, cx: &mut Context<'_>) {
+        let Some(joining) = &mut self.joining else { return };
+        let turn = joining.attempts as usize % joining.bootstrap.len();
+        let access_point = joining.bootstrap[turn];
+        joining.attempts += 1;
+        joining.stage = Stage::Connecting;
+        self.set_join_timer(cx, JOIN_STEP_TIMEOUT);
+        cx.out.push(Output::Connect { access_point });
+    }
+
+    fn set_join_timer(&mut self, cx: &Context<'_>, after: Duration) {
+        self.timers.clear(Timer::Join);
+        self.timers.set(cx.now + after, Timer::Join);
+    }
+
+    /// A pause is over, or a step was not answered.
+    pub(crate) fn on_join_due(&mut self, cx: &mut Context<'_>) {
+        match self.joining.as_ref().map(|joining| joining.stage) {
+            Some(Stage::Pausing) => self.attempt_join(cx),
+            Some(_) => self.retry_join(cx, "a step of the join was not answered"),
+            None => {}
+        }
+    }
+
+    fn retry_join(&mut self, cx: &mut Context<'_>, failure: &str) {
+        let Some(joining) = &mut self.joining else { return };
+        joining.last_failure = Some(failure.to_owned());
+        let never_reached = joining.stage == Stage::Connecting;
+        joining.stage = Stage::Pausing;
+        let attempts = joining.attempts;
+        if attempts >= JOIN_ATTEMPTS_MAX {
+            let error = match never_reached {
+                true => JoinError::Unreachable(failure.to_owned()),
+                false => JoinError::TimedOut { attempts },
+            };
+            return self.reject(cx, error);
+        }
+        let pause = (JOIN_RETRY_MIN * (1 << (attempts - 1).min(8))).min(JOIN_RETRY_MAX);
+        let pause = self.jittered(pause);
+        self.set_join_timer(cx, pause);
+    }
+
+    fn reject(&mut self, cx: &mut Context<'_>, error: JoinError) {
+        self.phase = Phase::Ended;
+        self.joining = None;
+        self.timers.clear(Timer::Join);
+        cx.event(Event::Rejected(error));
+    }
+
+    /// A link that was asked for stands.
+    pub(crate) fn on_link_up(&mut self, cx: &mut Context<'_>, contact: Contact) {
+        let sequence = self.next_token();
+        let route = self.new_route(sequence, self.me.id, Body::Join);
+        let Some(joining) = self.joining.as_mut().filter(|joining| joining.stage == Stage::Connecting) else {
+            return;
+        };
+        joining.stage = Stage::Requested { by: contact, sequence };
+        self.set_join_timer(cx, JOIN_STEP_TIMEOUT);
+        self.send(cx, contact, Message::Route(Route { hops: 1, ..route }));
+    }
+
+    /// An access point could not be reached.
+    pub(crate) fn on_bootstrap_unreachable(&mut self, cx: &mut Context<'_>, reason: &str) {
+        if self.joining.as_ref().is_some_and(|joining| joining.stage == Stage::Connecting) {
+            self.retry_join(cx, reason);
+        }
+    }
+
+    /// A node that the join went by is gone.
+    pub(crate) fn on_join_peer_lost(&mut self, cx: &mut Context<'_>, contact: Contact) {
+        let lost = self.joining.as_ref().is_some_and(|joining| match joining.stage {
+            Stage::Requested { by, .. } => by == contact,
+            Stage::Confirmed { with, .. } => with == contact,
+            Stage::Pausing | Stage::Connecting => false,
+        });
+        if lost {
+            self.retry_join(cx, "the link to the network broke");
+        }
+    }
+
+    /// The network could not route the request, or refuses it.
+    pub(crate) fn on_join_refused(&mut self, cx: &mut Context<'_>, sequence: u64, reason: RouteError) {
+        let Some(Joining { stage: Stage::Requested { sequence: mine, .. }, .. }) = &self.joining else {
+            return;
+        };
+        if *mine != sequence {
+            return;
+        }
+        match reason {
+            RouteError::IdInUse => self.reject(cx, JoinError::IdInUse(self.me.id)),
+            other => self.retry_join(cx, &other.to_string()),
+        }
+    }
+
+    /// The node that was to pass the request on is no member itself, or has too much to do.
+    pub(crate) fn on_join_not_passed_on(&mut self, cx: &mut Context<'_>, from: Contact) {
+        if let Some(Joining { stage: Stage::Requested { by, .. }, .. }) = &self.joining
+            && *by == from
+        {
+            self.retry_join(cx, "the node at the access point is no member of a network yet");
+        }
+    }
+
+    /// The responsible of a joiner's id: offers the place before this node.
+    pub(crate) fn on_join_request(&mut self, cx: &mut Context<'_>, route: Route) {
+        if route.source.id == self.me.id {
+            return self.refuse(cx, &route, RouteError::IdInUse);
+        }
+        if self.phase != Phase::Member {
+            return self.refuse(cx, &route, RouteError::NotMember);
+        }
+        let successors = self.neighbours.successors().to_vec();
+        self.send(cx, route.source, Message::JoinOffer { sequence: route.sequence, successors });
+    }
+
+    pub(crate) fn on_join_offer(&mut self, cx: &mut Context<'_>, from: Contact, sequence: u64) {
+        let Some(joining) = &mut self.joining else { return };
+        let expected = match joining.stage {
+            Stage::Requested { sequence: mine, .. } | Stage::Confirmed { sequence: mine, .. } => {
+                mine == sequence
+            }
+            Stage::Pausing | Stage::Connecting => false,
+        };
+        if expected {
+            joining.stage = Stage::Confirmed { with: from, sequence };
+            self.set_join_timer(cx, JOIN_STEP_TIMEOUT);
+            self.send(cx, from, Message::JoinConfirm { sequence });
+        }
+    }
+
+    /// The joiner takes the place: the duty for its range goes to it, unless another joiner was faster.
+    pub(crate) fn on_join_confirm(&mut self, cx: &mut Context<'_>, from: Contact, sequence: u64) {
+        if self.phase != Phase::Member || from.id == self.me.id {
+            return;
+        }
+        let present = self.neighbours.predecessor();
+        let repeated = present.is_some_and(|present| present.id == from.id);
+        let predecessor = if self.neighbours.is_alone() { Some(self.me) } else { present };
+        if !repeated && !self.neighbours.is_closer_predecessor(from.id) {
+            let route = Route { source: from, ..self.new_route(sequence, from.id, Body::Join) };
+            self.dispatch(cx, route, Vec::new());
+            return;
+        }
+        let predecessor = predecessor.filter(|_| !repeated);
+        let successors = self.neighbours.successors().to_vec();
+        self.send(cx, from, Message::HandOver { predecessor, successors });
+        self.statistics.joins += 1;
+        self.follow_predecessor(cx, Some(from), predecessor.map(|contact| contact.id));
+    }
+
+    /// The joiner answers for its range from now on.
+    pub(crate) fn on_hand_over(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: Contact,
+        predecessor: Option<Contact>,
+        successors: &[Contact],
+    ) {
+        if !matches!(&self.joining, Some(Joining { stage: Stage::Confirmed { with, .. }, .. }) if *with == from)
+        {
+            return;
+        }
+        self.joining = None;
+        self.timers.clear(Timer::Join);
+        self.phase = Phase::Member;
+        cx.event(Event::Connected { use_proxy: false });
+        self.follow_predecessor(cx, predecessor, None);
+        self.adopt_successors(cx, from, successors);
+        if let Some(predecessor) = predecessor {
+            let successors = self.neighbours.successors().to_vec();
+            self.send(cx, predecessor, Message::Introduce { successors });
+        }
+        self.refresh_all_fingers(cx);
+    }
+}

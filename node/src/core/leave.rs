@@ -1,0 +1,129 @@
+//! Leaving gracefully: the successor takes the range over before the node goes, and the neighbours are told.
+
+use std::time::Duration;
+
+use crate::core::effect::{Event, Phase};
+use crate::core::timers::Timer;
+use crate::core::{Context, Core};
+use crate::message::{Contact, Message};
+use crate::time::Time;
+
+/// How long a node tries to hand over before it goes without.
+pub(crate) const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long until a successor that could not take over is asked again.
+const LEAVE_RETRY: Duration = Duration::from_millis(250);
+
+/// After handing over, how long the node passes on what is still on its way to it.
+const LEAVE_LINGER: Duration = Duration::from_millis(250);
+
+/// A leave on its way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Leaving {
+    gives_up_at: Time,
+    /// The successor could not take over: it may be leaving too, so this node now takes over from its own predecessor.
+    refused: bool,
+}
+
+impl Core {
+    /// Leaves the network.
+    pub(crate) fn leave(&mut self, cx: &mut Context<'_>) {
+        match self.phase {
+            Phase::Member => {
+                self.phase = Phase::Leaving;
+                self.leaving = Some(Leaving { gives_up_at: cx.now + LEAVE_TIMEOUT, refused: false });
+                self.hand_range_over(cx);
+            }
+            Phase::Leaving | Phase::Ended => {}
+            Phase::Idle | Phase::Joining => self.end(cx, false),
+        }
+    }
+
+    fn hand_range_over(&mut self, cx: &mut Context<'_>) {
+        match self.neighbours.successor() {
+            Some(successor) => {
+                let predecessor = self.neighbours.predecessor();
+                self.timers.set(cx.now + LEAVE_RETRY, Timer::Leave);
+                self.send(cx, successor, Message::Leave { predecessor });
+            }
+            None => self.end(cx, true),
+        }
+    }
+
+    /// Time to try again, to give up, or to go.
+    pub(crate) fn on_leave_due(&mut self, cx: &mut Context<'_>) {
+        let Some(leaving) = &self.leaving else { return };
+        if self.handed_over {
+            self.end(cx, true);
+        } else if cx.now >= leaving.gives_up_at {
+            self.tell_neighbours(cx);
+            self.end(cx, false);
+        } else {
+            self.hand_range_over(cx);
+        }
+    }
+
+    /// A predecessor leaves: this node answers for its range from now on, if it can.
+    pub(crate) fn on_leave(&mut self, cx: &mut Context<'_>, from: Contact, predecessor: Option<Contact>) {
+        let able = match self.phase {
+            Phase::Member => true,
+            Phase::Leaving => {
+                !self.handed_over && self.leaving.as_ref().is_some_and(|leaving| leaving.refused)
+            }
+            Phase::Idle | Phase::Joining | Phase::Ended => false,
+        };
+        let taken = able && self.neighbours.predecessor().is_none_or(|present| present.id == from.id);
+        self.send(cx, from, Message::LeaveTaken(taken));
+        if taken {
+            let predecessor = predecessor.filter(|contact| contact.id != self.me.id);
+            self.follow_predecessor(cx, predecessor, None);
+        }
+    }
+
+    pub(crate) fn on_leave_taken(&mut self, cx: &mut Context<'_>, from: Contact, taken: bool) {
+        let Some(leaving) = &mut self.leaving else { return };
+        if self.handed_over || self.neighbours.successor() != Some(from) {
+            return;
+        }
+        if !taken {
+            leaving.refused = true;
+            return self.stabilise_soon(cx);
+        }
+        self.handed_over = true;
+        self.tell_neighbours(cx);
+        self.flush_acks(cx);
+        self.timers.clear(Timer::Leave);
+        self.timers.set(cx.now + LEAVE_LINGER, Timer::Leave);
+    }
+
+    fn tell_neighbours(&mut self, cx: &mut Context<'_>) {
+        let successors = self.neighbours.successors().to_vec();
+        let told = [self.neighbours.predecessor(), self.neighbours.successor()];
+        for contact in told.into_iter().flatten().collect::<std::collections::BTreeSet<_>>() {
+            self.send(cx, contact, Message::Left { successors: successors.clone() });
+        }
+    }
+
+    /// A neighbour has left; its successors are told so that the ring closes at once.
+    pub(crate) fn on_left(&mut self, cx: &mut Context<'_>, from: Contact, successors: &[Contact]) {
+        let was_successor = self.neighbours.successor() == Some(from);
+        self.drop_contact(cx, from);
+        let next = successors.iter().find(|next| next.id != self.me.id);
+        if was_successor
+            && self.neighbours.successor().is_none()
+            && let Some(next) = next
+        {
+            self.adopt_successors(cx, *next, &[]);
+        }
+    }
+
+    fn end(&mut self, cx: &mut Context<'_>, handed_over: bool) {
+        self.flush_acks(cx);
+        self.fail_lookups(cx);
+        self.phase = Phase::Ended;
+        self.leaving = None;
+        self.joining = None;
+        self.timers = super::Timers::default();
+        cx.event(Event::Left { handed_over });
+    }
+}

@@ -1,0 +1,206 @@
+//! Requests to single nodes, and what follows when one does not answer: it is taken for dead, taken out of the tables, and
+//! what was on its way to it goes elsewhere.
+
+use crate::core::effect::{Event, Phase};
+use crate::core::timers::Timer;
+use crate::core::{Context, Core};
+use crate::id::Id;
+use crate::message::{Contact, Message};
+use crate::time::Time;
+
+/// How often a request is sent before its receiver is taken for dead; each time-out is twice as long as the last.
+pub(crate) const REQUEST_ATTEMPTS_MAX: u32 = 3;
+
+/// The most requests that wait for an answer.
+const REQUESTS_PENDING_MAX: usize = 256;
+
+/// A request that has not been answered.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Request {
+    pub(crate) to: Contact,
+    pub(crate) purpose: Purpose,
+    sent_at: Time,
+    attempts: u32,
+    expires: Time,
+}
+
+/// What a request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Purpose {
+    /// Stabilise, step 1: the successor's neighbours.
+    Successor,
+    /// Stabilise, step 2: does the successor's predecessor live, and may it become the successor?
+    Candidate,
+    /// Rectify: does the predecessor live, while another node claims its place?
+    Predecessor {
+        /// The one that claims it.
+        claimant: Contact,
+    },
+    /// Does it live?
+    Probe,
+    /// Is it still the right finger for this position?
+    Finger {
+        /// The finger's index.
+        index: usize,
+        /// Its position.
+        target: Id,
+    },
+}
+
+impl Purpose {
+    /// Whether the answer may change this node's neighbours: until it comes, the node answers "busy".
+    pub(crate) fn is_step(self) -> bool {
+        matches!(self, Purpose::Successor | Purpose::Candidate | Purpose::Predecessor { .. })
+    }
+
+    fn message(self, token: u64) -> Message {
+        match self {
+            Purpose::Finger { target, .. } => Message::Check { token, target },
+            _ => Message::Query { token },
+        }
+    }
+}
+
+impl Core {
+    /// Asks a node for something. Beyond [`REQUESTS_PENDING_MAX`] nothing is asked: a later round will.
+    pub(crate) fn request(&mut self, cx: &mut Context<'_>, to: Contact, purpose: Purpose) {
+        if self.requests.len() >= REQUESTS_PENDING_MAX && !purpose.is_step() {
+            return;
+        }
+        let token = self.next_token();
+        let expires = cx.now + self.round_trips.timeout(to.id);
+        self.requests.insert(token, Request { to, purpose, sent_at: cx.now, attempts: 1, expires });
+        self.timers.set(expires, Timer::Request(token));
+        self.send(cx, to, purpose.message(token));
+    }
+
+    /// Asks a node whether it lives, unless it is being asked something already.
+    pub(crate) fn probe(&mut self, cx: &mut Context<'_>, to: Contact) {
+        if !self.requests.values().any(|request| request.to == to) {
+            self.request(cx, to, Purpose::Probe);
+        }
+    }
+
+    /// Whether a step of the ring's protocol waits for an answer.
+    pub(crate) fn is_in_step(&self) -> bool {
+        self.requests.values().any(|request| request.purpose.is_step())
+    }
+
+    /// Takes the request that `from` answers, if there is one.
+    pub(crate) fn take_request(&mut self, cx: &Context<'_>, from: Contact, token: u64) -> Option<Request> {
+        if self.requests.get(&token)?.to != from {
+            return None;
+        }
+        let request = self.requests.remove(&token)?;
+        self.timers.cancel(request.expires, Timer::Request(token));
+        if request.attempts == 1 {
+            self.round_trips.observe(from.id, cx.now.since(request.sent_at));
+        }
+        Some(request)
+    }
+
+    pub(crate) fn on_request_timeout(&mut self, cx: &mut Context<'_>, token: u64) {
+        let Some(request) = self.requests.get_mut(&token) else { return };
+        let to = request.to;
+        if request.attempts >= REQUEST_ATTEMPTS_MAX {
+            return self.declare_dead(cx, to);
+        }
+        let timeout = self.round_trips.timeout(to.id) * (1 << request.attempts);
+        request.attempts += 1;
+        request.expires = cx.now + timeout;
+        self.timers.set(request.expires, Timer::Request(token));
+        let message = request.purpose.message(token);
+        self.send(cx, to, message);
+    }
+
+    /// The last link to a node is gone. One that broke off is taken for dead at once; one that was closed in order is asked,
+    /// if it stands in a table.
+    pub(crate) fn on_link_down(&mut self, cx: &mut Context<'_>, contact: Contact, orderly: bool) {
+        if !orderly {
+            return self.declare_dead(cx, contact);
+        }
+        self.acks.remove(&contact);
+        self.redirect_hops(cx, &contact);
+        if self.is_neighbour(&contact) {
+            self.probe(cx, contact);
+        }
+    }
+
+    /// Whether a node stands in one of the tables.
+    pub(crate) fn is_neighbour(&self, contact: &Contact) -> bool {
+        self.neighbours.contains(contact) || self.table.contains(contact)
+    }
+
+    /// A node does not answer, cannot be reached, or its link broke.
+    pub(crate) fn declare_dead(&mut self, cx: &mut Context<'_>, contact: Contact) {
+        if self.phase == Phase::Joining {
+            return self.on_join_peer_lost(cx, contact);
+        }
+        if self.is_neighbour(&contact) {
+            self.statistics.suspicions += 1;
+            cx.event(Event::Suspected(contact));
+        }
+        self.round_trips.forget(contact.id);
+        self.drop_contact(cx, contact);
+    }
+
+    /// A node is no member any more: it leaves the tables, and what was on its way to it goes elsewhere.
+    pub(crate) fn drop_contact(&mut self, cx: &mut Context<'_>, contact: Contact) {
+        let old_successor = self.neighbours.successor();
+        let (was_predecessor, was_successor) = self.neighbours.remove(&contact);
+        let fingers = self.table.remove(&contact);
+        if was_predecessor {
+            self.after_predecessor_change(cx);
+        }
+        if was_successor {
+            self.after_successors_change(cx, old_successor);
+        }
+        for index in fingers {
+            self.after_finger_change(cx, index);
+            self.refresh_finger(cx, index);
+        }
+        self.acks.remove(&contact);
+        let failed: Vec<u64> = self
+            .requests
+            .iter()
+            .filter(|(_, request)| request.to == contact)
+            .map(|(token, _)| *token)
+            .collect();
+        for token in failed {
+            if let Some(request) = self.requests.remove(&token) {
+                self.timers.cancel(request.expires, Timer::Request(token));
+                self.on_request_failed(cx, request.purpose);
+            }
+        }
+        self.redirect_hops(cx, &contact);
+        if was_successor && self.neighbours.successors().is_empty() {
+            self.find_any_successor(cx);
+        }
+        if was_predecessor || was_successor {
+            self.stabilise_soon(cx);
+        }
+    }
+
+    fn on_request_failed(&mut self, cx: &mut Context<'_>, purpose: Purpose) {
+        match purpose {
+            Purpose::Successor => self.stabilise_soon(cx),
+            Purpose::Candidate => self.notify_successor(cx),
+            Purpose::Predecessor { claimant } => {
+                if self.neighbours.is_closer_predecessor(claimant.id) {
+                    self.follow_predecessor(cx, Some(claimant), None);
+                }
+            }
+            Purpose::Probe | Purpose::Finger { .. } => {}
+        }
+    }
+
+    /// The whole successor list is gone: the nearest node that is known otherwise is the way back into the ring.
+    fn find_any_successor(&mut self, cx: &mut Context<'_>) {
+        let (ring, me) = (self.net.ring(), self.me.id);
+        let known = self.table.contacts().into_iter().chain(self.neighbours.predecessor());
+        match known.min_by_key(|contact| ring.distance(me, contact.id)) {
+            Some(nearest) => self.adopt_successors(cx, nearest, &[]),
+            None => cx.event(Event::Alone),
+        }
+    }
+}

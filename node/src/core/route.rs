@@ -1,0 +1,158 @@
+//! Greedy routing: which node a key goes to next. A pure decision on the ring neighbours and the finger table.
+//!
+//! One-way tables use the interval rule, which takes the finger of the largest offset that does not pass the key: it is right
+//! even if that node itself has passed the key, since then it is the key's responsible. Symmetric tables take the finger whose
+//! position is nearest the key. Both end within the table's hop bound on a stable ring; a message that has taken more hops
+//! met stale tables, and goes on clockwise only, by closest-preceding node, which always makes progress.
+
+use crate::core::ring::Neighbours;
+use crate::core::table::FingerTable;
+use crate::id::{Id, Ring};
+use crate::message::Contact;
+
+/// How often in a row a message goes back over a stale finger, predecessor by predecessor, before it takes the long way.
+const BACKWARD_MAX: u8 = 8;
+
+/// What is to be done with a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// This node answers for it.
+    Mine,
+    /// It goes on.
+    Forward(NextHop),
+    /// No node is known that it could go to.
+    Stuck,
+}
+
+/// Where a key goes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NextHop {
+    pub(crate) to: Contact,
+    /// The position for which the next hop is thought to be responsible.
+    pub(crate) entry: Option<Id>,
+    pub(crate) backward: u8,
+    /// The previous hop's entry was stale: another node is responsible for its position.
+    pub(crate) stale: bool,
+}
+
+/// How a message came here.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Way<'a> {
+    pub(crate) hops: u16,
+    /// The position for which the previous hop thought this node responsible.
+    pub(crate) entry: Option<Id>,
+    pub(crate) backward: u8,
+    /// The node that it came from, unless it started here.
+    pub(crate) from: Option<Id>,
+    /// Nodes that have not answered, or refused.
+    pub(crate) excluded: &'a [Id],
+}
+
+/// A node's tables, as routing reads them.
+pub(crate) struct Router<'a> {
+    pub(crate) ring: Ring,
+    pub(crate) me: Id,
+    pub(crate) neighbours: &'a Neighbours,
+    pub(crate) table: &'a FingerTable,
+}
+
+impl Router<'_> {
+    /// Where `key` goes from here.
+    pub(crate) fn decide(&self, key: Id, way: Way<'_>) -> Decision {
+        if self.neighbours.is_mine(key) || self.is_claimed(key, way) {
+            return Decision::Mine;
+        }
+        let excluded = |contact: &Contact| way.excluded.contains(&contact.id);
+        if let Some(next) = self.back_over_stale_finger(key, way).filter(|next| !excluded(&next.to)) {
+            return Decision::Forward(next);
+        }
+        let next = self
+            .to_successor(key, &excluded)
+            .or_else(|| self.to_predecessor(key, &excluded))
+            .or_else(|| self.greedy(key, way, &excluded))
+            .or_else(|| self.closest_preceding(key, &excluded));
+        next.map_or(Decision::Stuck, |(to, entry)| {
+            Decision::Forward(NextHop { to, entry, backward: 0, stale: false })
+        })
+    }
+
+    /// A node that does not know its predecessor is responsible for what comes from a node that takes it for its successor:
+    /// that one speaks for all ids after its own.
+    fn is_claimed(&self, key: Id, way: Way<'_>) -> bool {
+        let from_predecessor = way.from.is_some_and(|from| way.entry == Some(self.ring.add(from, 1)));
+        from_predecessor
+            && self.neighbours.predecessor().is_none()
+            && way.entry.is_some_and(|entry| self.reaches(entry, key))
+    }
+
+    /// Whether `key` is in `[entry, me]`.
+    fn reaches(&self, entry: Id, key: Id) -> bool {
+        self.ring.distance(entry, key) <= self.ring.distance(entry, self.me)
+    }
+
+    /// The previous hop thought this node responsible for a range with the key; but its predecessor, or one further back, is.
+    fn back_over_stale_finger(&self, key: Id, way: Way<'_>) -> Option<NextHop> {
+        let entry = way.entry.filter(|entry| self.reaches(*entry, key))?;
+        let predecessor = self.neighbours.predecessor()?;
+        (way.backward < BACKWARD_MAX).then_some(NextHop {
+            to: predecessor,
+            entry: Some(entry),
+            backward: way.backward + 1,
+            stale: true,
+        })
+    }
+
+    /// Key in (me, successor]; where the first successors do not answer, the next one takes over their range.
+    fn to_successor(&self, key: Id, excluded: &dyn Fn(&Contact) -> bool) -> Option<(Contact, Option<Id>)> {
+        let successor = self.neighbours.successors().iter().find(|successor| !excluded(successor))?;
+        let near = self.ring.in_range(key, self.me, successor.id);
+        near.then(|| (*successor, Some(self.ring.add(self.me, 1))))
+    }
+
+    /// Key in the predecessor's range: only symmetric tables look behind.
+    fn to_predecessor(&self, key: Id, excluded: &dyn Fn(&Contact) -> bool) -> Option<(Contact, Option<Id>)> {
+        let predecessor = self.neighbours.predecessor().filter(|predecessor| !excluded(predecessor))?;
+        let second = self.neighbours.second_predecessor()?;
+        let near = self.table.is_symmetric() && self.ring.in_range(key, second, predecessor.id);
+        near.then(|| (predecessor, Some(self.ring.add(second, 1))))
+    }
+
+    fn greedy(
+        &self,
+        key: Id,
+        way: Way<'_>,
+        excluded: &dyn Fn(&Contact) -> bool,
+    ) -> Option<(Contact, Option<Id>)> {
+        if u32::from(way.hops) > self.table.hops_max() {
+            return None;
+        }
+        let index = if self.table.is_symmetric() {
+            (0..self.table.len())
+                .filter(|index| self.table.finger(*index).is_some_and(|finger| !excluded(&finger)))
+                .min_by_key(|index| self.ring.nearness(self.table.target(*index), key))?
+        } else {
+            self.table.at_or_before(self.ring.distance(self.me, key))?
+        };
+        let finger = self.table.finger(index).filter(|finger| !excluded(finger))?;
+        Some((finger, Some(self.table.target(index))))
+    }
+
+    /// The known node that precedes the key most closely; where none does, the nearest that answers: it is on the way round.
+    fn closest_preceding(
+        &self,
+        key: Id,
+        excluded: &dyn Fn(&Contact) -> bool,
+    ) -> Option<(Contact, Option<Id>)> {
+        let successors = self.neighbours.successors().iter().copied();
+        let fingers = self.table.clockwise().filter_map(|index| self.table.finger(index));
+        let known: Vec<Contact> = successors.chain(fingers).filter(|contact| !excluded(contact)).collect();
+        let from_me = |contact: &Contact| self.ring.distance(self.me, contact.id);
+        let preceding = known
+            .iter()
+            .filter(|contact| self.ring.between(contact.id, self.me, key))
+            .max_by_key(|c| from_me(c));
+        preceding
+            .or_else(|| known.iter().min_by_key(|contact| from_me(contact)))
+            .map(|contact| (*contact, None))
+    }
+}

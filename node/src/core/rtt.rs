@@ -1,0 +1,92 @@
+//! Adaptive time-outs: how long a node's answer may take before it is suspected.
+//!
+//! A mean and a deviation for each neighbour, as TCP does (Jacobson 1988; RFC 6298), since fixed time-outs of seconds double
+//! the latency under churn (Rhea et al. 2004, section 4.2).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::id::Id;
+
+/// The shortest time-out: an answer may wait for its process on a busy host, and for company ([`ACK_HELD_MAX`]).
+pub const TIMEOUT_MIN: Duration = Duration::from_millis(300);
+
+/// The longest time-out.
+pub const TIMEOUT_MAX: Duration = Duration::from_secs(4);
+
+/// The time-out of a node that has not answered yet.
+pub const TIMEOUT_INITIAL: Duration = Duration::from_secs(1);
+
+/// The longest that an acknowledgement waits for company.
+pub const ACK_HELD_MAX: Duration = Duration::from_millis(5);
+
+/// How many nodes' estimates are kept.
+const ESTIMATES_MAX: usize = 256;
+
+/// Estimates for the nodes that were asked last.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct RoundTrips {
+    estimates: BTreeMap<Id, Estimate>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Estimate {
+    mean_us: u32,
+    deviation_us: u32,
+}
+
+impl RoundTrips {
+    pub(crate) fn observe(&mut self, node: Id, sample: Duration) {
+        let sample_us = u32::try_from(sample.as_micros()).unwrap_or(u32::MAX / 8).min(u32::MAX / 8);
+        if let Some(estimate) = self.estimates.get_mut(&node) {
+            let error = estimate.mean_us.abs_diff(sample_us);
+            estimate.deviation_us = (3 * estimate.deviation_us + error) / 4;
+            estimate.mean_us = (7 * estimate.mean_us + sample_us) / 8;
+            return;
+        }
+        if self.estimates.len() >= ESTIMATES_MAX {
+            self.estimates.pop_first();
+        }
+        self.estimates.insert(node, Estimate { mean_us: sample_us, deviation_us: sample_us / 2 });
+    }
+
+    pub(crate) fn forget(&mut self, node: Id) {
+        self.estimates.remove(&node);
+    }
+
+    /// mean + 4 deviations, and the time that an acknowledgement may be held.
+    pub(crate) fn timeout(&self, node: Id) -> Duration {
+        self.estimates.get(&node).map_or(TIMEOUT_INITIAL, |estimate| {
+            let micros = u64::from(estimate.mean_us) + 4 * u64::from(estimate.deviation_us);
+            (Duration::from_micros(micros) + ACK_HELD_MAX).clamp(TIMEOUT_MIN, TIMEOUT_MAX)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_steady_link_has_a_short_time_out_and_a_shaky_one_a_long_one() {
+        let mut round_trips = RoundTrips::default();
+        assert_eq!(round_trips.timeout(Id(1)), TIMEOUT_INITIAL);
+        for sample_ms in [200, 200, 200, 200, 1000, 200, 1200] {
+            round_trips.observe(Id(1), Duration::from_millis(1));
+            round_trips.observe(Id(2), Duration::from_millis(sample_ms));
+        }
+        assert_eq!(round_trips.timeout(Id(1)), TIMEOUT_MIN);
+        assert!(round_trips.timeout(Id(2)) > Duration::from_secs(1));
+        round_trips.observe(Id(3), Duration::from_secs(100_000));
+        assert_eq!(round_trips.timeout(Id(3)), TIMEOUT_MAX);
+    }
+
+    #[test]
+    fn the_table_is_bounded() {
+        let mut round_trips = RoundTrips::default();
+        for id in 0..10_000 {
+            round_trips.observe(Id(id), Duration::from_millis(1));
+        }
+        assert_eq!(round_trips.estimates.len(), ESTIMATES_MAX);
+    }
+}

@@ -1,0 +1,231 @@
+//! Keeping the ring right: Zave's corrected rules (arXiv 1610.01140, section 5), in rounds whose period adapts to change.
+//!
+//! A round asks the successor for its neighbours, takes over its list, asks a node that stands between before adopting it, and
+//! notifies the successor (*stabilise*); a node that is notified checks its predecessor (*rectify*). While an answer is awaited
+//! that may change its neighbours, a node answers "busy", so that each step is atomic. Joins, leaves and broken links are acted
+//! on at once; rounds are the safety net.
+
+use std::time::Duration;
+
+use crate::core::effect::{Event, Phase};
+use crate::core::repair::Purpose;
+use crate::core::timers::Timer;
+use crate::core::{Context, Core};
+use crate::message::{Contact, Message};
+use crate::time::Time;
+
+/// The period of rounds while neighbours change.
+pub const ROUND_MIN: Duration = Duration::from_millis(500);
+
+/// The period of rounds when nothing has changed for long: each quiet round doubles it up to this.
+pub const ROUND_MAX: Duration = Duration::from_secs(8);
+
+/// After a change, how long until the round that spreads it.
+const ROUND_SOON: Duration = Duration::from_millis(10);
+
+/// After "busy", how long until the question is asked again.
+const BUSY_RETRY: Duration = Duration::from_millis(40);
+
+/// When the next round is due, and how long the pause after it will be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Upkeep {
+    period: Duration,
+    due: Option<Time>,
+}
+
+impl Core {
+    /// A round of maintenance.
+    pub(crate) fn on_round(&mut self, cx: &mut Context<'_>) {
+        self.upkeep.due = None;
+        if !matches!(self.phase, Phase::Member | Phase::Leaving) || self.handed_over {
+            return;
+        }
+        if !self.is_in_step() {
+            self.stabilise(cx);
+        }
+        self.check_next_finger(cx);
+        let pause = self.upkeep.period.max(ROUND_MIN);
+        self.upkeep.period = (pause * 2).min(ROUND_MAX);
+        let pause = self.jittered(pause);
+        self.schedule_round(cx, pause);
+    }
+
+    /// Something changed: the next round comes at once, and the following ones often.
+    pub(crate) fn stabilise_soon(&mut self, cx: &mut Context<'_>) {
+        self.upkeep.period = ROUND_MIN;
+        let pause = self.jittered(ROUND_SOON);
+        self.schedule_round(cx, pause);
+    }
+
+    fn schedule_round(&mut self, cx: &Context<'_>, pause: Duration) {
+        let due = cx.now + pause;
+        if let Some(earlier) = self.upkeep.due {
+            if earlier <= due {
+                return;
+            }
+            self.timers.cancel(earlier, Timer::Stabilise);
+        }
+        self.upkeep.due = Some(due);
+        self.timers.set(due, Timer::Stabilise);
+    }
+
+    fn stabilise(&mut self, cx: &mut Context<'_>) {
+        if let Some(successor) = self.neighbours.successor() {
+            self.request(cx, successor, Purpose::Successor);
+        } else if let Some(predecessor) = self.neighbours.predecessor() {
+            self.request(cx, predecessor, Purpose::Candidate);
+        }
+    }
+
+    pub(crate) fn on_query(&mut self, cx: &mut Context<'_>, from: Contact, token: u64) {
+        let member = matches!(self.phase, Phase::Member | Phase::Leaving) && !self.handed_over;
+        let answer = if !member || self.is_in_step() {
+            Message::Busy { token, member }
+        } else {
+            self.neighbours_message(token)
+        };
+        self.send(cx, from, answer);
+    }
+
+    fn neighbours_message(&self, token: u64) -> Message {
+        Message::Neighbours {
+            token,
+            predecessor: self.neighbours.predecessor(),
+            successors: self.neighbours.successors().to_vec(),
+        }
+    }
+
+    /// An answer to a query; with token 0 a hint that nobody asked for.
+    pub(crate) fn on_neighbours(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: Contact,
+        token: u64,
+        predecessor: Option<Contact>,
+        successors: &[Contact],
+    ) {
+        if token == 0 && self.neighbours.successor() == Some(from) {
+            return self.stabilise_soon(cx);
+        }
+        let Some(request) = self.take_request(cx, from, token) else { return };
+        match request.purpose {
+            Purpose::Successor if self.neighbours.successor() == Some(from) => {
+                self.adopt_successors(cx, from, successors);
+                match predecessor {
+                    Some(between) if self.neighbours.is_closer_successor(between.id) => {
+                        self.request(cx, between, Purpose::Candidate);
+                    }
+                    _ => self.notify_successor(cx),
+                }
+            }
+            Purpose::Successor => self.stabilise_soon(cx),
+            Purpose::Candidate => {
+                if self.neighbours.is_closer_successor(from.id) {
+                    self.adopt_successors(cx, from, successors);
+                }
+                self.notify_successor(cx);
+            }
+            Purpose::Predecessor { .. } | Purpose::Probe | Purpose::Finger { .. } => {}
+        }
+    }
+
+    /// The node that was asked cannot say now: it is asked again, or, where it is no member any more, dropped.
+    pub(crate) fn on_busy(&mut self, cx: &mut Context<'_>, from: Contact, token: u64, member: bool) {
+        let Some(request) = self.take_request(cx, from, token) else { return };
+        if !member {
+            self.drop_contact(cx, from);
+        }
+        match request.purpose {
+            Purpose::Successor => {
+                let pause = self.jittered(BUSY_RETRY);
+                self.schedule_round(cx, pause);
+            }
+            Purpose::Candidate => self.notify_successor(cx),
+            Purpose::Predecessor { claimant } if !member => {
+                self.follow_predecessor(cx, Some(claimant), None);
+            }
+            Purpose::Predecessor { .. } | Purpose::Probe | Purpose::Finger { .. } => {}
+        }
+    }
+
+    pub(crate) fn notify_successor(&mut self, cx: &mut Context<'_>) {
+        if let Some(successor) = self.neighbours.successor() {
+            let predecessor = self.neighbours.predecessor();
+            self.send(cx, successor, Message::Notify { predecessor });
+        }
+    }
+
+    /// Rectify: a node believes that it is the predecessor. It speaks, so it lives; the present predecessor may not.
+    pub(crate) fn on_notify(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: Contact,
+        its_predecessor: Option<Contact>,
+    ) {
+        if self.phase != Phase::Member || from.id == self.me.id {
+            return;
+        }
+        let second = its_predecessor.map(|contact| contact.id);
+        match self.neighbours.predecessor() {
+            Some(present) if present.id != from.id && !self.neighbours.is_closer_predecessor(from.id) => {
+                let hint = self.neighbours_message(0);
+                self.send(cx, from, hint);
+                if !self.is_in_step() {
+                    self.request(cx, present, Purpose::Predecessor { claimant: from });
+                }
+            }
+            _ => self.follow_predecessor(cx, Some(from), second),
+        }
+        if self.neighbours.successor().is_none() {
+            self.stabilise_soon(cx);
+        }
+    }
+
+    /// A node has joined between this one and its successor: it speaks for itself, with its list.
+    pub(crate) fn on_introduce(&mut self, cx: &mut Context<'_>, from: Contact, successors: &[Contact]) {
+        let same_place = self.neighbours.successor().is_some_and(|successor| successor.id == from.id);
+        if self.phase == Phase::Member && (same_place || self.neighbours.is_closer_successor(from.id)) {
+            self.adopt_successors(cx, from, successors);
+            self.notify_successor(cx);
+        }
+    }
+
+    /// The successor list becomes `first :: rest`.
+    pub(crate) fn adopt_successors(&mut self, cx: &mut Context<'_>, first: Contact, rest: &[Contact]) {
+        let old = self.neighbours.successor();
+        if self.neighbours.adopt(first, rest) {
+            self.after_successors_change(cx, old);
+            self.stabilise_soon(cx);
+        }
+    }
+
+    /// The predecessor becomes `predecessor`, whose own is `second`.
+    pub(crate) fn follow_predecessor(
+        &mut self,
+        cx: &mut Context<'_>,
+        predecessor: Option<Contact>,
+        second: Option<crate::id::Id>,
+    ) {
+        if self.neighbours.follow(predecessor, second) {
+            self.after_predecessor_change(cx);
+        }
+    }
+
+    pub(crate) fn after_successors_change(&mut self, cx: &mut Context<'_>, old: Option<Contact>) {
+        let successor = self.neighbours.successor();
+        if successor != old {
+            self.statistics.successor_changes += 1;
+            if let Some(successor) = successor {
+                cx.event(Event::NewSuccessor(successor));
+                self.fingers_follow_successor(cx, successor);
+            }
+        }
+        cx.event(Event::NewSuccessorList(self.neighbours.successors().to_vec()));
+    }
+
+    pub(crate) fn after_predecessor_change(&mut self, cx: &mut Context<'_>) {
+        self.statistics.predecessor_changes += 1;
+        cx.event(Event::NewPredecessor(self.neighbours.predecessor()));
+        self.fingers_follow_predecessor(cx);
+    }
+}

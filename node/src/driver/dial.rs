@@ -1,0 +1,255 @@
+//! Making links: dials, and connections that come in.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::AbortHandle;
+use tokio::time::{sleep, timeout};
+
+use super::state::{NodeEvent, State};
+use super::{Shared, task};
+use crate::access_point::AccessPoint;
+use crate::com::handshake::{HandshakeError, Hello, Welcome, answer, offer};
+use crate::com::limits::{
+    DIAL_QUEUE_BYTES_MAX, DIAL_TIMEOUT, DIALS_MAX, HANDSHAKE_TIMEOUT, HANDSHAKES_MAX,
+};
+use crate::com::link::configure;
+use crate::config::NetConfig;
+use crate::message::{Contact, Message};
+use crate::peer::Input;
+use crate::wire::{self, WireError};
+
+/// How long no connection is accepted after the system could give none: it is out of files or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Whom a dial is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Target {
+    /// A node that messages wait for.
+    Node(Contact),
+    /// Whoever is there.
+    Anyone(AccessPoint),
+}
+
+impl Target {
+    fn access_point(self) -> AccessPoint {
+        match self {
+            Target::Node(contact) => contact.access_point,
+            Target::Anyone(access_point) => access_point,
+        }
+    }
+}
+
+/// The links that are being made.
+#[derive(Debug, Default)]
+pub(super) struct Dials {
+    under_way: HashMap<Target, Dial>,
+    wanted: Vec<Target>,
+    queued_bytes: usize,
+    handshakes: VecDeque<(u64, AbortHandle)>,
+    handshakes_begun: u64,
+}
+
+#[derive(Debug, Default)]
+struct Dial {
+    /// Frames that are sent as soon as the other end listens.
+    queue: Vec<u8>,
+    task: Option<AbortHandle>,
+}
+
+impl Dials {
+    pub(super) fn is_under_way(&self, contact: &Contact) -> bool {
+        !self.under_way.is_empty() && self.under_way.contains_key(&Target::Node(*contact))
+    }
+
+    /// How many bytes wait for all dials.
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.queued_bytes
+    }
+
+    /// Adds a message to what waits for the dial to a node, and dials if that is not under way. As
+    /// [`Link::push`](crate::com::link::Link::push); dropped too where too many dials are under way.
+    pub(super) fn push(&mut self, to: Contact, message: &Message) -> Result<Option<usize>, WireError> {
+        let target = Target::Node(to);
+        if !self.want(target) {
+            return Ok(None);
+        }
+        match self.under_way.get_mut(&target) {
+            Some(dial) if dial.queue.len() < DIAL_QUEUE_BYTES_MAX => {
+                let bytes = wire::encode(message, &mut dial.queue)?;
+                self.queued_bytes += bytes;
+                Ok(Some(bytes))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Dials whoever is there; `false`: too many dials are under way.
+    pub(super) fn connect(&mut self, access_point: AccessPoint) -> bool {
+        self.want(Target::Anyone(access_point))
+    }
+
+    /// Ends all dials and handshakes.
+    pub(super) fn clear(&mut self) {
+        let dials = std::mem::take(self);
+        for task in dials.under_way.into_values().filter_map(|dial| dial.task) {
+            task.abort();
+        }
+        for (_, handshake) in dials.handshakes {
+            handshake.abort();
+        }
+    }
+
+    fn want(&mut self, target: Target) -> bool {
+        if self.under_way.contains_key(&target) {
+            return true;
+        }
+        if self.under_way.len() >= DIALS_MAX {
+            return false;
+        }
+        self.under_way.insert(target, Dial::default());
+        self.wanted.push(target);
+        true
+    }
+
+    fn take_queue(&mut self, target: Target) -> Vec<u8> {
+        let queue = self.under_way.get_mut(&target).map(|dial| std::mem::take(&mut dial.queue));
+        let queue = queue.unwrap_or_default();
+        self.queued_bytes -= queue.len();
+        queue
+    }
+}
+
+/// Starts the dials that were asked for in this turn.
+pub(super) fn start(shared: &Arc<Shared>, state: &mut State) {
+    for target in std::mem::take(&mut state.dials.wanted) {
+        if let Some(dial) = state.dials.under_way.get_mut(&target) {
+            dial.task = Some(shared.runtime.spawn(dial_to(shared.clone(), target)).abort_handle());
+        }
+    }
+}
+
+/// Asks a node for its network's settings.
+pub(crate) async fn settings_at(access_point: AccessPoint) -> Result<(NetConfig, SocketAddr), HandshakeError> {
+    within(DIAL_TIMEOUT, async {
+        let mut stream = TcpStream::connect(SocketAddr::from(access_point)).await?;
+        let local = stream.local_addr()?;
+        let welcome = offer(&mut stream, &Hello::Settings, &[]).await?;
+        Ok((welcome.net, local))
+    })
+    .await
+}
+
+async fn dial_to(shared: Arc<Shared>, target: Target) {
+    let dialled = within(DIAL_TIMEOUT, shake_hands(&shared, target)).await;
+    shared.turn(|state, now| {
+        let queue = state.dials.take_queue(target);
+        state.dials.under_way.remove(&target);
+        let error = match dialled {
+            Ok((stream, contact)) => {
+                if task::start_link(&shared, state, now, contact, stream, Some(queue)) {
+                    if let Target::Anyone(_) = target {
+                        state.handle(now, Input::LinkUp { contact });
+                    }
+                    return;
+                }
+                HandshakeError::Full
+            }
+            Err(error) => error,
+        };
+        let access_point = target.access_point();
+        match target {
+            Target::Node(contact) => {
+                let reason = error.to_string();
+                state.events.put(NodeEvent::Refused { access_point, error }, 1);
+                state.unreachable(access_point, Some(contact), reason);
+            }
+            Target::Anyone(_) => state.bootstrap_refused(access_point, error),
+        }
+    });
+}
+
+/// Connects and shakes hands; what waits for the dial goes out right behind the first frame.
+async fn shake_hands(shared: &Shared, target: Target) -> Result<(TcpStream, Contact), HandshakeError> {
+    let mut stream = TcpStream::connect(SocketAddr::from(target.access_point())).await?;
+    configure(&stream)?;
+    let (hello, frames) = {
+        let mut state = shared.lock();
+        let expected = match target {
+            Target::Node(contact) => Some((contact.id, contact.incarnation)),
+            Target::Anyone(_) => None,
+        };
+        let hello = Hello::Link { net: state.peer.net(), contact: state.peer.me(), expected };
+        (hello, state.dials.take_queue(target))
+    };
+    let welcome = offer(&mut stream, &hello, &frames).await?;
+    // Where a node was dialled, it is the one that was meant: its words come from the contact that the peer knows.
+    let contact = match target {
+        Target::Node(contact) => contact,
+        Target::Anyone(_) => welcome.contact,
+    };
+    Ok((stream, contact))
+}
+
+/// Accepts connections for as long as the node lives.
+pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, address)) => begin_handshake(&shared, stream, address),
+            Err(_) => {
+                shared.turn(|state, now| state.close_surplus(now, true));
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Only so many handshakes may be under way. The oldest gives way: an honest one takes milliseconds.
+fn begin_handshake(shared: &Arc<Shared>, stream: TcpStream, address: SocketAddr) {
+    let mut state = shared.lock();
+    if state.is_stopped() {
+        return;
+    }
+    let dials = &mut state.dials;
+    dials.handshakes_begun += 1;
+    let number = dials.handshakes_begun;
+    if dials.handshakes.len() >= HANDSHAKES_MAX
+        && let Some((_, oldest)) = dials.handshakes.pop_front()
+    {
+        oldest.abort();
+    }
+    let handshake = shared.runtime.spawn(take_in(shared.clone(), stream, address, number));
+    dials.handshakes.push_back((number, handshake.abort_handle()));
+}
+
+async fn take_in(shared: Arc<Shared>, mut stream: TcpStream, address: SocketAddr, number: u64) {
+    let ours = {
+        let state = shared.lock();
+        Welcome { net: state.peer.net(), contact: state.peer.me() }
+    };
+    let answered = within(HANDSHAKE_TIMEOUT, async {
+        configure(&stream)?;
+        answer(&mut stream, ours, |contact| shared.turn(|state, now| state.make_room(now, contact))).await
+    })
+    .await;
+    shared.turn(|state, now| {
+        state.dials.handshakes.retain(|(handshake, _)| *handshake != number);
+        match answered {
+            Ok(Some(contact)) => {
+                task::start_link(&shared, state, now, contact, stream, None);
+            }
+            Ok(None) => {}
+            Err(error) => state.events.put(NodeEvent::Refused { access_point: address.into(), error }, 1),
+        }
+    });
+}
+
+async fn within<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, HandshakeError>>,
+) -> Result<T, HandshakeError> {
+    timeout(limit, work).await.unwrap_or(Err(HandshakeError::TimedOut))
+}

@@ -1,0 +1,173 @@
+//! The tasks of a node: one for each link, which reads it, and the driver task, which writes and keeps the time. Both are
+//! written by hand as futures: they hold nothing but what is named here, and no buffer between two polls.
+
+use std::future::Future;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedReadHalf;
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::state::{LinkEnd, State};
+use super::{Shared, clock, dial};
+use crate::com::limits::{READ_BYTES, READS_PER_TURN};
+use crate::com::links::LinkKey;
+use crate::message::Contact;
+use crate::time::Time;
+use crate::wire::FrameReader;
+
+/// Takes in a connection whose handshake has succeeded, and starts its task. `false`: there is no room for it.
+pub(super) fn start_link(
+    shared: &Arc<Shared>,
+    state: &mut State,
+    now: Time,
+    contact: Contact,
+    stream: TcpStream,
+    dialled: Option<Vec<u8>>,
+) -> bool {
+    let (reader, writer) = stream.into_split();
+    let outbound = dialled.is_some();
+    let Some(key) = state.add_link(now, contact, outbound, writer, dialled.unwrap_or_default()) else {
+        return false;
+    };
+    let frames = FrameReader::default();
+    shared.runtime.spawn(LinkTask { shared: shared.clone(), key, contact, reader, frames });
+    true
+}
+
+/// Reads one link, and writes it where its socket was full.
+struct LinkTask {
+    shared: Arc<Shared>,
+    key: LinkKey,
+    contact: Contact,
+    reader: OwnedReadHalf,
+    frames: FrameReader,
+}
+
+impl Future for LinkTask {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let task = self.get_mut();
+        if !task.shared.lock().links.tend(task.key, context) {
+            return Poll::Ready(());
+        }
+        for _ in 0..READS_PER_TURN {
+            match task.poll_read(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(end)) => {
+                    task.shared.turn(|state, now| state.end_link(now, task.key, &end));
+                    return Poll::Ready(());
+                }
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl LinkTask {
+    /// Reads once, and hands all whole frames to the peer.
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Result<(), LinkEnd>> {
+        let mut space = [MaybeUninit::<u8>::uninit(); READ_BYTES];
+        let mut buffer = ReadBuf::uninit(&mut space);
+        match Pin::new(&mut self.reader).poll_read(context, &mut buffer) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(())) if !buffer.filled().is_empty() => Poll::Ready(self.take_in(buffer.filled())),
+            Poll::Ready(_) => Poll::Ready(Err(LinkEnd::Broken)),
+        }
+    }
+
+    fn take_in(&mut self, chunk: &[u8]) -> Result<(), LinkEnd> {
+        let LinkTask { shared, key, contact, frames, .. } = self;
+        shared.turn(|state, now| {
+            let before = frames.kept_bytes();
+            let fed = frames.feed(chunk, |body| state.receive(now, *key, *contact, body));
+            let room = state.keep_partial(before, frames.kept_bytes());
+            if room { fed } else { fed.and(Err(LinkEnd::Broken)) }
+        })
+    }
+}
+
+impl Drop for LinkTask {
+    fn drop(&mut self) {
+        let kept = self.frames.kept_bytes();
+        if kept > 0 {
+            self.shared.forget_partial(kept);
+        }
+    }
+}
+
+/// Ends each turn: hands the peer what has come due, starts dials, writes the links, and sleeps until the peer's deadline.
+pub(super) struct DriverTask {
+    shared: Arc<Shared>,
+    sleep: Pin<Box<Sleep>>,
+    armed: Option<Time>,
+}
+
+impl DriverTask {
+    pub(super) fn new(shared: Arc<Shared>) -> DriverTask {
+        DriverTask { shared, sleep: Box::pin(sleep(Duration::ZERO)), armed: None }
+    }
+
+    /// The end of one turn. `None`: the node has stopped.
+    fn end_turn(&mut self, context: &mut Context<'_>) -> Option<EndOfTurn> {
+        let mut state = self.shared.lock();
+        if state.is_stopped() {
+            return None;
+        }
+        if !state.driver_waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+            state.driver_waker = Some(context.waker().clone());
+        }
+        let now = clock::now();
+        let more = state.catch_up(now);
+        dial::start(&self.shared, &mut state);
+        // What the dials asked for in vain, and all that comes from now on, is another turn.
+        state.driver_woken = false;
+        Some(EndOfTurn { now, more, deadline: state.peer.deadline() })
+    }
+
+    /// Sets the timer. `true`: the deadline is here.
+    fn arm(&mut self, now: Time, deadline: Option<Time>) -> bool {
+        let due = deadline.is_some_and(|deadline| deadline <= now);
+        if due || deadline == self.armed {
+            return due;
+        }
+        self.armed = deadline;
+        let Some(deadline) = deadline else { return false };
+        self.sleep.as_mut().reset(Instant::now() + deadline.since(now));
+        false
+    }
+}
+
+struct EndOfTurn {
+    now: Time,
+    more: bool,
+    deadline: Option<Time>,
+}
+
+impl Future for DriverTask {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let task = self.get_mut();
+        let Some(EndOfTurn { now, more, deadline }) = task.end_turn(context) else {
+            return Poll::Ready(());
+        };
+        let due = task.arm(now, deadline);
+        let fired = task.armed.is_some() && task.sleep.as_mut().poll(context).is_ready();
+        if fired {
+            task.armed = None;
+        }
+        if more || due || fired {
+            context.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}

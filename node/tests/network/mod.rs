@@ -1,0 +1,381 @@
+//! A seeded network in memory for tests of the pure protocol: links with random latency that keep order, crashes that break
+//! links, and a clock that jumps from event to event. The same seed is the same run.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::panic)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use p2ps::access_point::AccessPoint;
+use p2ps::config::{Geometry, NetConfig};
+use p2ps::id::{Id, Ring};
+use p2ps::message::{Contact, Found, Message, RouteError};
+use p2ps::peer::{Command, Delivery, Event, Input, Outbox, Output, Peer, Phase};
+use p2ps::time::Time;
+use rand_pcg::Pcg32;
+use rand_pcg::rand_core::{Rng, SeedableRng};
+
+/// What is on its way.
+#[derive(Clone, Debug)]
+enum Flight {
+    Message { from: Contact, to: Contact, message: Message },
+    Input { to: Contact, input: Input },
+}
+
+/// What one application saw.
+#[derive(Default)]
+pub struct Application {
+    pub completed: BTreeMap<u64, Result<Found, RouteError>>,
+    pub delivered: Vec<Delivery>,
+    pub events: Vec<Event>,
+}
+
+pub struct Network {
+    pub now: Time,
+    pub net: NetConfig,
+    pub peers: BTreeMap<Id, Peer>,
+    pub applications: BTreeMap<Id, Application>,
+    pub messages: u64,
+    /// Nodes that neither hear nor speak, and do not know it.
+    pub paused: BTreeSet<Id>,
+    queue: BTreeMap<(Time, u64), Flight>,
+    arrivals: BTreeMap<(Id, Id), Time>,
+    links: BTreeSet<(Contact, Contact)>,
+    randomness: Pcg32,
+    sent: u64,
+    operations: u64,
+    latency_us: std::ops::Range<u64>,
+    pub trace: u64,
+}
+
+pub fn symmetric_tango(successors: u8) -> NetConfig {
+    NetConfig::new("2^32".parse::<Ring>().unwrap(), Geometry::Tango { k: 5, symmetric: true }, successors)
+        .unwrap()
+}
+
+impl Network {
+    pub fn new(net: NetConfig, seed: u64) -> Network {
+        Network {
+            now: Time::ZERO,
+            net,
+            peers: BTreeMap::new(),
+            applications: BTreeMap::new(),
+            messages: 0,
+            paused: BTreeSet::new(),
+            queue: BTreeMap::new(),
+            arrivals: BTreeMap::new(),
+            links: BTreeSet::new(),
+            randomness: Pcg32::seed_from_u64(seed),
+            sent: 0,
+            operations: 0,
+            latency_us: 1_000..50_000,
+            trace: 0,
+        }
+    }
+
+    /// A ring of `count` nodes that have joined one after the other, at rest.
+    pub fn ring(net: NetConfig, count: usize, seed: u64) -> Network {
+        let mut network = Network::new(net, seed);
+        let first = network.random_id();
+        network.create(first);
+        for _ in 1..count {
+            let via = network.any_member();
+            let id = network.random_id();
+            network.join(id, &[via]);
+            network.run_until("the node has joined", Duration::from_secs(30), |n| n.is_member(id));
+        }
+        network.run_until("the ring is right", Duration::from_secs(60), Network::is_ring_right);
+        network
+    }
+
+    pub fn random(&mut self, below: u64) -> u64 {
+        self.randomness.next_u64() % below
+    }
+
+    pub fn random_id(&mut self) -> Id {
+        loop {
+            let id = Id((u128::from(self.randomness.next_u64()) % self.net.ring().max_size()) as u64);
+            if !self.peers.contains_key(&id) {
+                return id;
+            }
+        }
+    }
+
+    pub fn any_member(&mut self) -> Id {
+        let members = self.members();
+        members[self.random(members.len() as u64) as usize]
+    }
+
+    pub fn members(&self) -> Vec<Id> {
+        self.peers.iter().filter(|(_, peer)| peer.phase() == Phase::Member).map(|(id, _)| *id).collect()
+    }
+
+    pub fn is_member(&self, id: Id) -> bool {
+        self.peers.get(&id).is_some_and(|peer| peer.phase() == Phase::Member)
+    }
+
+    pub fn create(&mut self, id: Id) {
+        self.start(id, Input::Create);
+    }
+
+    pub fn join(&mut self, id: Id, via: &[Id]) {
+        let bootstrap = via.iter().map(|id| access_point(*id)).collect();
+        self.start(id, Input::Join { bootstrap });
+    }
+
+    fn start(&mut self, id: Id, input: Input) {
+        let incarnation = 1 + self.now.as_micros();
+        let me = Contact { id, access_point: access_point(id), incarnation };
+        let seed = self.randomness.next_u64();
+        self.peers.insert(id, Peer::new(self.net, me, seed));
+        self.applications.entry(id).or_default();
+        self.give(id, input);
+    }
+
+    /// The process is gone: whoever has a link to it sees it break.
+    pub fn kill(&mut self, id: Id) {
+        let Some(peer) = self.peers.remove(&id) else { return };
+        let gone = peer.me();
+        let broken: Vec<_> = self.links.iter().filter(|(a, b)| *a == gone || *b == gone).copied().collect();
+        for link in broken {
+            self.links.remove(&link);
+            let other = if link.0 == gone { link.1 } else { link.0 };
+            self.fly(
+                gone.id,
+                other.id,
+                Flight::Input { to: other, input: Input::LinkDown { contact: gone, orderly: false } },
+            );
+        }
+    }
+
+    pub fn leave(&mut self, id: Id) {
+        self.give(id, Input::Command(Command::Leave));
+    }
+
+    /// Starts a look-up and returns its number.
+    pub fn lookup(&mut self, from: Id, key: Id) -> u64 {
+        self.operations += 1;
+        let operation = self.operations;
+        self.give(from, Input::Command(Command::Lookup { operation, key }));
+        operation
+    }
+
+    /// A whole look-up, with all nodes that were the key's responsible at some moment of it.
+    pub fn look_up(&mut self, from: Id, key: Id) -> (Result<Found, RouteError>, BTreeSet<Id>) {
+        let (result, rightful) = self.look_up_unless_gone(from, key);
+        (result.expect("the asking node lives"), rightful)
+    }
+
+    /// The same, where the asking node may be gone before the look-up has ended.
+    pub fn look_up_unless_gone(
+        &mut self,
+        from: Id,
+        key: Id,
+    ) -> (Option<Result<Found, RouteError>>, BTreeSet<Id>) {
+        let mut rightful = self.rightful(key);
+        let operation = self.lookup(from, key);
+        self.run_until("the look-up has ended", Duration::from_secs(60), |n| {
+            rightful.append(&mut n.rightful(key));
+            n.applications[&from].completed.contains_key(&operation) || !n.peers.contains_key(&from)
+        });
+        (self.applications[&from].completed.get(&operation).copied(), rightful)
+    }
+
+    pub fn send(&mut self, from: Id, destination: Id, exact: bool, text: &str) {
+        let payload = text.as_bytes().to_vec().into();
+        self.give(from, Input::Command(Command::Send { destination, exact, payload }));
+    }
+
+    /// The member that should answer for a key.
+    pub fn responsible(&self, key: Id) -> Id {
+        let members = self.members();
+        *members.iter().find(|id| **id >= key).unwrap_or(&members[0])
+    }
+
+    /// The nodes that may answer for a key now: the first after it, and, while nodes are leaving, the first that stays.
+    pub fn rightful(&self, key: Id) -> BTreeSet<Id> {
+        let first = |phases: &[Phase]| {
+            let live: Vec<Id> = self
+                .peers
+                .values()
+                .filter(|peer| phases.contains(&peer.phase()))
+                .map(|peer| peer.me().id)
+                .collect();
+            live.iter().find(|id| **id >= key).or(live.first()).copied()
+        };
+        [first(&[Phase::Member]), first(&[Phase::Member, Phase::Leaving])].into_iter().flatten().collect()
+    }
+
+    /// Whether each member's neighbours are the right ones, as deep as successor lists go.
+    pub fn is_ring_right(&self) -> bool {
+        let members = self.members();
+        let count = members.len();
+        members.iter().enumerate().all(|(place, id)| {
+            let peer = &self.peers[id];
+            let length = self.net.successors().min(count - 1);
+            let successors: Vec<Id> = (1..=length).map(|step| members[(place + step) % count]).collect();
+            let known: Vec<Id> = peer.successors().iter().map(|contact| contact.id).collect();
+            let predecessor = (count > 1).then(|| members[(place + count - 1) % count]);
+            known == successors && peer.predecessor().map(|contact| contact.id) == predecessor
+        })
+    }
+
+    /// Whether each finger of each member points at its position's responsible.
+    pub fn are_fingers_right(&self) -> bool {
+        self.members().iter().all(|id| {
+            self.peers[id].fingers().iter().all(|(target, contact)| {
+                let right = self.responsible(*target);
+                contact.map_or(right == *id, |contact| contact.id == right)
+            })
+        })
+    }
+
+    /// Lets time pass.
+    pub fn run_for(&mut self, length: Duration) {
+        let end = self.now + length;
+        while self.step(end) {}
+        self.now = end;
+    }
+
+    /// Lets time pass until something holds.
+    pub fn run_until(&mut self, what: &str, limit: Duration, mut holds: impl FnMut(&Network) -> bool) {
+        let end = self.now + limit;
+        while !holds(self) {
+            assert!(self.step(end), "within {limit:?}: {what}\n{}", self.describe());
+        }
+    }
+
+    /// The ring as its members see it, for people.
+    pub fn describe(&self) -> String {
+        let describe = |peer: &Peer| {
+            let ids = |contacts: &[Contact]| contacts.iter().map(|contact| contact.id).collect::<Vec<_>>();
+            let known = |contact: Option<Contact>| contact.map_or(peer.me().id, |contact| contact.id);
+            let wrong: Vec<_> = peer
+                .fingers()
+                .into_iter()
+                .map(|(target, contact)| (target, known(contact), self.rightful(target)))
+                .filter(|(_, known, right)| !right.contains(known))
+                .collect();
+            format!(
+                "{} {:?}: predecessor {:?}, successors {:?}, wrong fingers {wrong:?}\n",
+                peer.me().id,
+                peer.phase(),
+                peer.predecessor().map(|contact| contact.id),
+                ids(peer.successors()),
+            )
+        };
+        self.peers.values().map(describe).collect()
+    }
+
+    /// Does the next thing that happens before `end`.
+    fn step(&mut self, end: Time) -> bool {
+        let arrival = self.queue.first_key_value().map(|((at, _), _)| *at);
+        let timer = self
+            .peers
+            .iter()
+            .filter(|(id, _)| !self.paused.contains(id))
+            .filter_map(|(id, peer)| Some((peer.deadline()?, *id)))
+            .min();
+        match (arrival, timer) {
+            (Some(at), timer) if at <= end && timer.is_none_or(|(due, _)| at <= due) => {
+                self.now = self.now.max(at);
+                if let Some((_, flight)) = self.queue.pop_first() {
+                    self.land(flight);
+                }
+                true
+            }
+            (_, Some((due, id))) if due <= end => {
+                self.now = self.now.max(due);
+                self.give(id, Input::Tick);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn land(&mut self, flight: Flight) {
+        match flight {
+            Flight::Message { from, to, message } => {
+                self.messages += 1;
+                let alive = self.peers.get(&to.id).is_some_and(|peer| peer.me() == to);
+                if alive && !self.paused.contains(&to.id) {
+                    self.links.insert((from.min(to), from.max(to)));
+                    self.give(to.id, Input::Receive { from, message });
+                } else if !alive {
+                    let input = Input::Unreachable {
+                        access_point: to.access_point,
+                        contact: Some(to),
+                        reason: "connection refused".to_owned(),
+                    };
+                    self.fly(to.id, from.id, Flight::Input { to: from, input });
+                }
+            }
+            Flight::Input { to, input } => {
+                if self.peers.get(&to.id).is_some_and(|peer| peer.me() == to) {
+                    self.give(to.id, input);
+                }
+            }
+        }
+    }
+
+    pub fn give(&mut self, id: Id, input: Input) {
+        let mut out = Outbox::new();
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.handle(self.now, input, &mut out);
+        let me = peer.me();
+        for output in out {
+            self.note(&output, id);
+            match output {
+                Output::Send { to, message } => {
+                    self.fly(id, to.id, Flight::Message { from: me, to, message })
+                }
+                Output::Connect { access_point } => self.connect(me, access_point),
+                Output::Deliver(delivery) => {
+                    self.applications.entry(id).or_default().delivered.push(delivery)
+                }
+                Output::Completed { operation, result } => {
+                    let earlier =
+                        self.applications.entry(id).or_default().completed.insert(operation, result);
+                    assert_eq!(earlier, None, "operation {operation} ended twice");
+                }
+                Output::Event(event) => self.applications.entry(id).or_default().events.push(event),
+                Output::Observe(_) => {}
+            }
+        }
+        if self.peers.get(&id).is_some_and(|peer| peer.phase() == Phase::Ended) {
+            self.peers.remove(&id);
+        }
+    }
+
+    fn connect(&mut self, me: Contact, access_point: AccessPoint) {
+        let there = self.peers.values().map(Peer::me).find(|contact| contact.access_point == access_point);
+        let input = match there {
+            Some(contact) => Input::LinkUp { contact },
+            None => {
+                Input::Unreachable { access_point, contact: None, reason: "connection refused".to_owned() }
+            }
+        };
+        self.fly(me.id, me.id, Flight::Input { to: me, input });
+    }
+
+    fn fly(&mut self, from: Id, to: Id, flight: Flight) {
+        let span = self.latency_us.end - self.latency_us.start;
+        let latency = Duration::from_micros(self.latency_us.start + self.randomness.next_u64() % span);
+        let last = self.arrivals.get(&(from, to)).copied().unwrap_or_default();
+        let at = (self.now + latency).max(last);
+        self.arrivals.insert((from, to), at);
+        self.sent += 1;
+        self.queue.insert((at, self.sent), flight);
+    }
+
+    fn note(&mut self, output: &Output, by: Id) {
+        use std::hash::{Hash, Hasher};
+        let mut hasher = std::hash::DefaultHasher::new();
+        (self.trace, self.now, by, format!("{output:?}")).hash(&mut hasher);
+        self.trace = hasher.finish();
+    }
+}
+
+fn access_point(id: Id) -> AccessPoint {
+    let [.., a, b, c] = (id.0 >> 16).to_be_bytes();
+    AccessPoint { ip: [10, a, b, c].into(), port: (id.0 & 0xffff) as u16 }
+}

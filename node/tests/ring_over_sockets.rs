@@ -1,0 +1,293 @@
+//! A ring of a dozen nodes over loopback sockets, in one process.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::time::Duration;
+
+use p2ps::access_point::AccessPoint;
+use p2ps::com::handshake::HandshakeError;
+use p2ps::config::{Geometry, NetConfig};
+use p2ps::id::{Id, Ring};
+use p2ps::node::{ConfigProblem, Events, Messages, Node, NodeConfig, NodeError};
+use p2ps::peer::JoinError;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn run<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { tokio::time::timeout(PATIENCE * 2, work).await.expect("the test hangs") })
+}
+
+fn net() -> NetConfig {
+    NetConfig::new(Ring::new(1 << 16).unwrap(), Geometry::Tango { k: 5, symmetric: true }, 4).unwrap()
+}
+
+fn at(id: u64) -> NodeConfig {
+    NodeConfig { id: Some(Id(id)), ..NodeConfig::default() }
+}
+
+/// Asks again and again until the answer is yes.
+async fn until(what: &str, mut holds: impl FnMut() -> Result<(), String>) {
+    let mut last = String::new();
+    let waited = tokio::time::timeout(PATIENCE, async {
+        while let Err(why) = holds() {
+            last = why;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    if waited.await.is_err() {
+        panic!("{what}: not within {PATIENCE:?}: {last}");
+    }
+}
+
+struct Members(BTreeMap<Id, (Node, Messages, Events)>);
+
+impl Members {
+    /// A network of the nodes with these ids; the later ones join by the first.
+    async fn with_ids(ids: &[u64]) -> Members {
+        let first = Node::create_net(net(), at(ids[0])).await.unwrap();
+        let by = [first.0.access_point()];
+        let mut members = BTreeMap::from([(Id(ids[0]), first)]);
+        for &id in &ids[1..] {
+            let joined = Node::join_net(&by, at(id), Some(net())).await.unwrap();
+            members.insert(Id(id), joined);
+        }
+        Members(members)
+    }
+
+    fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.0.values().map(|(node, ..)| node)
+    }
+
+    fn node(&self, id: u64) -> &Node {
+        &self.0[&Id(id)].0
+    }
+
+    fn responsible(&self, key: Id) -> Id {
+        let next = self.0.range(key..).next().or_else(|| self.0.iter().next());
+        *next.unwrap().0
+    }
+
+    /// Each node's neighbours are the ones that the ids say.
+    fn is_ring(&self) -> Result<(), String> {
+        let ids: Vec<Id> = self.0.keys().copied().collect();
+        for (place, node) in self.nodes().enumerate() {
+            let expected = |offset: usize| ids[(place + offset) % ids.len()];
+            let successors: Vec<Id> = node.successors().iter().map(|contact| contact.id).collect();
+            let length = net().successors().min(ids.len() - 1);
+            let wanted: Vec<Id> = (1..=length).map(expected).collect();
+            if successors != wanted {
+                return Err(format!("node {} has successors {successors:?}, not {wanted:?}", node.id()));
+            }
+            let predecessor = node.predecessor().map(|contact| contact.id);
+            if predecessor != Some(expected(ids.len() - 1)) {
+                return Err(format!("node {} has predecessor {predecessor:?}", node.id()));
+            }
+        }
+        Ok(())
+    }
+
+    async fn look_ups_are_right_from_everywhere(&self) {
+        for node in self.nodes() {
+            for key in (0..65_536).step_by(1979).map(Id) {
+                let found = node.lookup(key).await.unwrap();
+                assert_eq!(found.responsible.id, self.responsible(key), "{key} from {}", node.id());
+            }
+        }
+    }
+}
+
+const DOZEN: [u64; 12] = [1, 40_000, 16, 60_000, 900, 5_000, 33_000, 20_000, 51_000, 12_000, 28_000, 65_535];
+
+#[test]
+fn a_dozen_nodes_form_a_ring_and_every_one_finds_every_responsible() {
+    run(async {
+        let members = Members::with_ids(&DOZEN).await;
+        until("the ring forms", || members.is_ring()).await;
+        members.look_ups_are_right_from_everywhere().await;
+        let snapshot = members.node(1).snapshot();
+        assert_eq!(snapshot.lookups_succeeded, 34);
+        assert!(snapshot.lookups_failed.is_empty(), "{:?}", snapshot.lookups_failed);
+        assert_eq!(snapshot.lookup_hops.0.iter().map(|(_, count)| count).sum::<u64>(), 34);
+        assert!(snapshot.links_in + snapshot.links_out >= 5, "{snapshot:?}");
+        assert!(snapshot.traffic.iter().all(|kind| kind.sent > 0 && kind.received_bytes > 0), "{snapshot:?}");
+    });
+}
+
+#[test]
+fn the_ring_heals_when_a_node_crashes() {
+    run(async {
+        let mut members = Members::with_ids(&DOZEN).await;
+        until("the ring forms", || members.is_ring()).await;
+        members.0.remove(&Id(16));
+        members.0.remove(&Id(40_000));
+        until("the ring heals", || members.is_ring()).await;
+        members.look_ups_are_right_from_everywhere().await;
+    });
+}
+
+#[test]
+fn a_node_that_leaves_hands_over_and_is_not_missed() {
+    run(async {
+        let mut members = Members::with_ids(&DOZEN).await;
+        until("the ring forms", || members.is_ring()).await;
+        let (leaver, ..) = members.0.remove(&Id(900)).unwrap();
+        assert!(leaver.leave().await.unwrap(), "the successor takes over");
+        members.look_ups_are_right_from_everywhere().await;
+        until("the ring closes", || members.is_ring()).await;
+        assert!(matches!(leaver.leave().await, Err(NodeError::HasStopped)));
+        assert!(leaver.lookup(Id(1)).await.is_err());
+    });
+}
+
+#[test]
+fn messages_reach_the_node_and_the_responsible_they_are_sent_to() {
+    run(async {
+        let mut members = Members::with_ids(&DOZEN).await;
+        until("the ring forms", || members.is_ring()).await;
+        let large = vec![7_u8; p2ps::message::PAYLOAD_BYTES_MAX];
+        members.node(28_000).send(Id(16), "to a node").unwrap();
+        members.node(28_000).send_to_responsible(Id(42), large.clone()).unwrap();
+        let next = members.0.get_mut(&Id(16)).unwrap().1.next().await.unwrap();
+        assert_eq!((next.source, next.destination, &next.payload[..]), (Id(28_000), Id(16), &b"to a node"[..]));
+        let next = members.0.get_mut(&Id(900)).unwrap().1.next().await.unwrap();
+        assert_eq!((next.source, next.destination), (Id(28_000), Id(42)));
+        assert!(next.payload == large);
+        let too_large = vec![7_u8; p2ps::message::PAYLOAD_BYTES_MAX + 1];
+        assert!(matches!(members.node(1).send(Id(16), too_large), Err(NodeError::Route(_))));
+        assert!(matches!(members.node(1).send(Id(1 << 16), ""), Err(NodeError::NotOnRing { .. })));
+    });
+}
+
+#[test]
+fn an_id_in_use_is_refused_and_the_ring_is_not_disturbed() {
+    run(async {
+        let members = Members::with_ids(&DOZEN[..5]).await;
+        until("the ring forms", || members.is_ring()).await;
+        for by in [1, 900] {
+            let by = [members.node(by).access_point()];
+            let joined = Node::join_net(&by, at(16), None).await;
+            let error = joined.err().expect("16 is in use");
+            assert!(matches!(&error, NodeError::CouldNotJoin(JoinError::IdInUse(Id(16)))), "{error}");
+        }
+        members.is_ring().unwrap();
+        members.look_ups_are_right_from_everywhere().await;
+    });
+}
+
+#[test]
+fn where_the_system_chooses_the_id_another_is_drawn_for_one_in_use() {
+    run(async {
+        let tiny = NetConfig::new(Ring::new(8).unwrap(), Geometry::Chord, 2).unwrap();
+        let (first, ..) = Node::create_net(tiny, NodeConfig::default()).await.unwrap();
+        let mut nodes = vec![first];
+        while nodes.len() < 4 {
+            let (node, ..) =
+                Node::join_net(&[nodes[0].access_point()], NodeConfig::default(), None).await.unwrap();
+            assert_eq!(node.net(), tiny, "the settings are learnt from the network");
+            assert!(nodes.iter().all(|other| other.id() != node.id()));
+            nodes.push(node);
+        }
+    });
+}
+
+#[test]
+fn other_settings_are_refused_and_both_sides_are_named() {
+    run(async {
+        let (first, ..) = Node::create_net(net(), at(1)).await.unwrap();
+        let other = NetConfig::new(net().ring(), Geometry::Chord, 4).unwrap();
+        let error =
+            Node::join_net(&[first.access_point()], at(2), Some(other)).await.err().expect("other settings");
+        let NodeError::Refused { source: HandshakeError::OtherSettings { ours, theirs }, .. } = &error else {
+            panic!("{error}");
+        };
+        assert_eq!((*ours, *theirs), (other, net()));
+        let text = error.to_string();
+        assert!(text.contains("chord") && text.contains("tango(k=5, symmetric)"), "{text}");
+    });
+}
+
+#[test]
+fn a_network_of_another_version_is_refused_and_both_versions_are_named() {
+    run(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let by = [AccessPoint::from(listener.local_addr().unwrap())];
+        for net in [None, Some(net())] {
+            let error = tokio::select! {
+                joined = Node::join_net(&by, at(2), net) => joined.err().expect("another version"),
+                () = other_version_forever(&listener) => unreachable!(),
+            };
+            assert!(
+                matches!(
+                    &error,
+                    NodeError::Refused { source: HandshakeError::OtherVersion { ours: 1, theirs: 99 }, .. }
+                ),
+                "{error}"
+            );
+        }
+    });
+}
+
+async fn other_version_forever(listener: &tokio::net::TcpListener) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    loop {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(b"\x07\0\0\0P2PS\x63\0?").await.unwrap();
+        stream.shutdown().await.unwrap();
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    }
+}
+
+#[test]
+fn nobody_there_is_said_so() {
+    run(async {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let joined = Node::join_net(&[free.into()], at(2), Some(net())).await;
+        assert!(matches!(joined.err(), Some(NodeError::Refused { source: HandshakeError::Connection(_), .. })));
+        let joined = Node::join_net(&[], at(2), None).await;
+        let error = joined.err().expect("nobody to join by");
+        assert!(matches!(error, NodeError::CouldNotConfig(ConfigProblem::AccessPoints(0))), "{error}");
+    });
+}
+
+#[test]
+fn a_node_that_comes_back_with_its_id_and_port_is_taken_for_a_new_one() {
+    run(async {
+        let mut members = Members::with_ids(&DOZEN[..6]).await;
+        until("the ring forms", || members.is_ring()).await;
+        let (crashed, ..) = members.0.remove(&Id(900)).unwrap();
+        let (listen, by) = (crashed.node_config().listen, [members.node(1).access_point()]);
+        crashed.stop();
+        drop(crashed);
+        until("the ring heals", || members.is_ring()).await;
+        let config = NodeConfig { listen, ..at(900) };
+        members.0.insert(Id(900), Node::join_net(&by, config, Some(net())).await.unwrap());
+        until("the ring takes it in", || members.is_ring()).await;
+        members.look_ups_are_right_from_everywhere().await;
+    });
+}
+
+#[test]
+fn it_works_on_many_threads_too() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(3).enable_all().build().unwrap();
+    let work = async {
+        let members = Members::with_ids(&DOZEN).await;
+        until("the ring forms", || members.is_ring()).await;
+        let tasks: Vec<_> = members
+            .nodes()
+            .cloned()
+            .map(|node| {
+                tokio::spawn(async move {
+                    for key in (0..65_536).step_by(97).map(Id) {
+                        node.lookup(key).await.unwrap();
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        members.look_ups_are_right_from_everywhere().await;
+    };
+    runtime.block_on(async { tokio::time::timeout(PATIENCE * 2, work).await.expect("the test hangs") });
+}
