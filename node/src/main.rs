@@ -105,7 +105,8 @@ impl RunOptions {
 
 fn geometry(text: &str) -> Result<Geometry, String> {
     let parts: Vec<&str> = text.split(':').collect();
-    let arity = |k: &str| k.parse::<u16>().map_err(|_| format!("{k:?} is no arity: write a number such as 5"));
+    let arity =
+        |k: &str| k.parse::<u16>().map_err(|_| format!("{k:?} is no arity: write a number such as 5"));
     let geometry = match parts[..] {
         ["chord"] => Geometry::Chord,
         ["dks", k] => Geometry::Dks { k: arity(k)? },
@@ -135,12 +136,8 @@ async fn by_hand(
     options: &RunOptions,
     net: Option<NetConfig>,
 ) -> Result<ExitCode, Box<dyn std::error::Error>> {
-    let config = NodeConfig {
-        id: options.id,
-        listen: options.listen,
-        advertise: options.advertise,
-        seed: None,
-    };
+    let config =
+        NodeConfig { id: options.id, listen: options.listen, advertise: options.advertise, seed: None };
     let mut signals = Signals::new()?;
     let enter = async {
         match options.join.as_slice() {
@@ -176,10 +173,12 @@ async fn by_hand(
         () = signals.next() => {}
     }
     println!("leaving (Ctrl-C again: at once)");
+    let alone = node.successors().is_empty();
     tokio::select! {
         left = node.leave() => match left? {
+            _ if alone => println!("left: the network ends"),
             true => println!("left: the successor has taken over"),
-            false => println!("left: nobody was there to take over"),
+            false => println!("left: nobody could take over"),
         },
         () = signals.next() => return Ok(ExitCode::from(INTERRUPTED)),
     }

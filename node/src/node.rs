@@ -333,12 +333,8 @@ impl IdleNode {
         let contact = Contact { id, access_point, incarnation: clock::incarnation() };
         let Started { shared, messages, events } =
             driver::start(net, contact, seed, listener).map_err(could_not_listen)?;
-        let config = NodeConfig {
-            id: Some(id),
-            listen: listening,
-            advertise: Some(access_point),
-            seed: Some(seed),
-        };
+        let config =
+            NodeConfig { id: Some(id), listen: listening, advertise: Some(access_point), seed: Some(seed) };
         let node = Node { running: Arc::new(Running { shared, contact, net, config }) };
         Ok(IdleNode { node, messages: Messages(messages), events: Events(events) })
     }

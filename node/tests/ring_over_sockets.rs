@@ -149,7 +149,10 @@ fn messages_reach_the_node_and_the_responsible_they_are_sent_to() {
         members.node(28_000).send(Id(16), "to a node").unwrap();
         members.node(28_000).send_to_responsible(Id(42), large.clone()).unwrap();
         let next = members.0.get_mut(&Id(16)).unwrap().1.next().await.unwrap();
-        assert_eq!((next.source, next.destination, &next.payload[..]), (Id(28_000), Id(16), &b"to a node"[..]));
+        assert_eq!(
+            (next.source, next.destination, &next.payload[..]),
+            (Id(28_000), Id(16), &b"to a node"[..])
+        );
         let next = members.0.get_mut(&Id(900)).unwrap().1.next().await.unwrap();
         assert_eq!((next.source, next.destination), (Id(28_000), Id(42)));
         assert!(next.payload == large);
@@ -243,7 +246,10 @@ fn nobody_there_is_said_so() {
     run(async {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let joined = Node::join_net(&[free.into()], at(2), Some(net())).await;
-        assert!(matches!(joined.err(), Some(NodeError::Refused { source: HandshakeError::Connection(_), .. })));
+        assert!(matches!(
+            joined.err(),
+            Some(NodeError::Refused { source: HandshakeError::Connection(_), .. })
+        ));
         let joined = Node::join_net(&[], at(2), None).await;
         let error = joined.err().expect("nobody to join by");
         assert!(matches!(error, NodeError::CouldNotConfig(ConfigProblem::AccessPoints(0))), "{error}");

@@ -59,11 +59,7 @@ enum Reply {
 ///
 /// # Errors
 /// Any [`HandshakeError`].
-pub async fn offer(
-    stream: &mut TcpStream,
-    hello: &Hello,
-    frames: &[u8],
-) -> Result<Welcome, HandshakeError> {
+pub async fn offer(stream: &mut TcpStream, hello: &Hello, frames: &[u8]) -> Result<Welcome, HandshakeError> {
     let mut bytes = encode(PROTOCOL_VERSION, hello)?;
     bytes.extend_from_slice(frames);
     stream.write_all(&bytes).await?;
@@ -132,15 +128,10 @@ pub async fn answer(
             HandshakeError::OtherSettings { ours: ours.net, theirs: net },
         )
     } else if !net.ring().contains(contact.id) {
-        (
-            Reply::OffRing { ring: net.ring() },
-            HandshakeError::OffRing { id: contact.id, ring: net.ring() },
-        )
+        (Reply::OffRing { ring: net.ring() }, HandshakeError::OffRing { id: contact.id, ring: net.ring() })
     } else if contact == ours.contact {
         (Reply::Itself, HandshakeError::Itself)
-    } else if let Some((id, incarnation)) =
-        expected.filter(|expected| *expected != identity(&ours.contact))
-    {
+    } else if let Some((id, incarnation)) = expected.filter(|expected| *expected != identity(&ours.contact)) {
         (
             Reply::OtherNode { contact: ours.contact },
             HandshakeError::OtherNode { id, incarnation, found: ours.contact },

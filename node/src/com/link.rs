@@ -61,7 +61,18 @@ impl Link {
     pub fn new(contact: Contact, outbound: bool, writer: OwnedWriteHalf, buffer: Vec<u8>) -> Link {
         let (waker, written, stage) = (None, 0, Stage::Open);
         let writer = Some(writer);
-        Link { contact, outbound, used: 0, waker, writer, buffer, written, stage, blocked: false, queued: false }
+        Link {
+            contact,
+            outbound,
+            used: 0,
+            waker,
+            writer,
+            buffer,
+            written,
+            stage,
+            blocked: false,
+            queued: false,
+        }
     }
 
     /// Adds a message to what is to be written, and tells its length in bytes. `None`: the backlog is full, it was dropped.

@@ -102,12 +102,7 @@ impl Links {
     ///
     /// # Errors
     /// A message that no receiver would take.
-    pub fn push(
-        &mut self,
-        key: LinkKey,
-        turn: u64,
-        message: &Message,
-    ) -> Result<Option<usize>, WireError> {
+    pub fn push(&mut self, key: LinkKey, turn: u64, message: &Message) -> Result<Option<usize>, WireError> {
         let pushed = self.change(key, |link| {
             link.used = turn;
             link.push(message)

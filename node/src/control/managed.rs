@@ -28,8 +28,8 @@ const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Runs a managed node until it has left, its input ends, or it cannot go on. Exit codes: 0 it has left, 3 otherwise.
 pub fn run() -> ExitCode {
-    let runtime = bind_to_parent()
-        .and_then(|()| tokio::runtime::Builder::new_current_thread().enable_all().build());
+    let runtime =
+        bind_to_parent().and_then(|()| tokio::runtime::Builder::new_current_thread().enable_all().build());
     match runtime.map_err(Failure::Lifeline).and_then(|runtime| runtime.block_on(serve())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::from(3),
@@ -83,12 +83,8 @@ async fn obey(lines: &mut Lines, reports: &mut Reports) -> Result<(), Failure> {
     let first = lines.next().await?;
     let (setup, orders) = first.split_at(first.iter().position(|byte| *byte == b'\n').unwrap_or(0) + 1);
     let setup: Setup = serde_json::from_slice(setup)?;
-    let config = NodeConfig {
-        id: Some(setup.id),
-        listen: setup.listen,
-        advertise: None,
-        seed: Some(setup.seed),
-    };
+    let config =
+        NodeConfig { id: Some(setup.id), listen: setup.listen, advertise: None, seed: Some(setup.seed) };
     let idle = IdleNode::new(setup.net, &config)?;
     let node = idle.node().clone();
     let endpoint = setup.metrics.map(|listen| {

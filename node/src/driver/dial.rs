@@ -13,9 +13,7 @@ use super::state::{NodeEvent, State};
 use super::{Shared, task};
 use crate::access_point::AccessPoint;
 use crate::com::handshake::{HandshakeError, Hello, Welcome, answer, offer};
-use crate::com::limits::{
-    DIAL_QUEUE_BYTES_MAX, DIAL_TIMEOUT, DIALS_MAX, HANDSHAKE_TIMEOUT, HANDSHAKES_MAX,
-};
+use crate::com::limits::{DIAL_QUEUE_BYTES_MAX, DIAL_TIMEOUT, DIALS_MAX, HANDSHAKE_TIMEOUT, HANDSHAKES_MAX};
 use crate::com::link::configure;
 use crate::config::NetConfig;
 use crate::message::{Contact, Message};
@@ -133,7 +131,9 @@ pub(super) fn start(shared: &Arc<Shared>, state: &mut State) {
 }
 
 /// Asks a node for its network's settings.
-pub(crate) async fn settings_at(access_point: AccessPoint) -> Result<(NetConfig, SocketAddr), HandshakeError> {
+pub(crate) async fn settings_at(
+    access_point: AccessPoint,
+) -> Result<(NetConfig, SocketAddr), HandshakeError> {
     within(DIAL_TIMEOUT, async {
         let mut stream = TcpStream::connect(SocketAddr::from(access_point)).await?;
         let local = stream.local_addr()?;

@@ -21,8 +21,8 @@ use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use dial::settings_at;
 pub(crate) use mailbox::Receiver;
-pub use state::{LookupEnd, NodeEvent};
 pub(crate) use state::{JoinFailure, State, Waiter};
+pub use state::{LookupEnd, NodeEvent};
 
 use crate::com::limits::{EVENTS_WAITING_MAX, MESSAGES_WAITING_BYTES_MAX, MESSAGES_WAITING_MAX};
 use crate::config::NetConfig;
@@ -73,7 +73,9 @@ pub(crate) fn start(
 
 impl Shared {
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no turn panics: that would be a fault of the protocol's code, and its state is lost")
+        self.state
+            .lock()
+            .expect("no turn panics: that would be a fault of the protocol's code, and its state is lost")
     }
 
     /// Does something at once; what it makes due is done by the driver task, after all that is ready now.
@@ -115,12 +117,7 @@ impl Shared {
     }
 
     /// Sends an application's message.
-    pub(crate) fn send(
-        &self,
-        destination: Id,
-        exact: bool,
-        payload: bytes::Bytes,
-    ) -> Result<(), RouteError> {
+    pub(crate) fn send(&self, destination: Id, exact: bool, payload: bytes::Bytes) -> Result<(), RouteError> {
         if payload.len() > crate::message::PAYLOAD_BYTES_MAX {
             return Err(RouteError::PayloadTooLarge);
         }

@@ -432,10 +432,8 @@ impl State {
             && entering.access_points.is_empty()
             && let Some(entering) = self.entering.take()
         {
-            let failure = JoinFailure {
-                error: JoinError::Unreachable(reason),
-                refusal: Some((access_point, error)),
-            };
+            let failure =
+                JoinFailure { error: JoinError::Unreachable(reason), refusal: Some((access_point, error)) };
             let _ = entering.waiter.send(Err(failure));
             return;
         }

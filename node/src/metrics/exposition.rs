@@ -56,7 +56,9 @@ pub fn families(snapshot: &Snapshot, labels: &[(&str, &str)]) -> Vec<MetricFamil
 /// Prometheus' text format of the families.
 pub fn encode(families: &[MetricFamily]) -> String {
     let mut text = Vec::new();
-    TextEncoder::new().encode(families, &mut text).expect("a Vec takes every write, and each family has a series");
+    TextEncoder::new()
+        .encode(families, &mut text)
+        .expect("a Vec takes every write, and each family has a series");
     String::from_utf8(text).expect("the text format is UTF-8")
 }
 
@@ -99,10 +101,7 @@ impl Families<'_> {
             self.gauges(
                 "p2ps_links",
                 "Links that stand, by who opened them.",
-                &[
-                    (&[("direction", "out")], snapshot.links_out),
-                    (&[("direction", "in")], snapshot.links_in),
-                ],
+                &[(&[("direction", "out")], snapshot.links_out), (&[("direction", "in")], snapshot.links_in)],
             ),
             self.gauges("p2ps_fingers", "Distinct nodes in the finger table.", &[(&[], snapshot.fingers)]),
             self.gauges("p2ps_successors", "Entries of the successor list.", &[(&[], snapshot.successors)]),
@@ -117,11 +116,7 @@ impl Families<'_> {
             ),
             one("p2ps_joins_total", "Joins that the node handed a range over to.", snapshot.joins),
             one("p2ps_suspicions_total", "Nodes that the node took for dead.", snapshot.suspicions),
-            one(
-                "p2ps_delivered_messages_total",
-                "Messages handed to the application.",
-                snapshot.delivered,
-            ),
+            one("p2ps_delivered_messages_total", "Messages handed to the application.", snapshot.delivered),
         ]
     }
 
@@ -132,7 +127,8 @@ impl Families<'_> {
             counts.map(|(_, count)| count).sum()
         };
         let mut lookups = vec![([("outcome", "succeeded")], snapshot.lookups_succeeded)];
-        lookups.extend(LOOKUP_FAILURES.map(|reason| ([("outcome", reason.as_str())], failed(reason.as_str()))));
+        lookups
+            .extend(LOOKUP_FAILURES.map(|reason| ([("outcome", reason.as_str())], failed(reason.as_str()))));
         self.counters("p2ps_lookups_total", "Look-ups of the application that ended.", &series(&lookups))
     }
 

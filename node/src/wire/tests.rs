@@ -91,7 +91,8 @@ fn message() -> impl Strategy<Value = Message> {
         prop::option::of(contact()).prop_map(|predecessor| Message::Notify { predecessor }),
         contacts().prop_map(|successors| Message::Introduce { successors }),
         (any::<u64>(), any::<u64>()).prop_map(|(token, target)| Message::Check { token, target: Id(target) }),
-        (any::<u64>(), any::<bool>()).prop_map(|(token, responsible)| Message::Checked { token, responsible }),
+        (any::<u64>(), any::<bool>())
+            .prop_map(|(token, responsible)| Message::Checked { token, responsible }),
     ]
 }
 
@@ -164,8 +165,9 @@ fn someone(id: u64) -> Contact {
 
 #[test]
 fn the_longest_lists_pass_and_longer_ones_are_refused() {
-    let acks =
-        |length| Message::Acks(vec![Ack { hop: u64::MAX, held_micros: u32::MAX, verdict: HopVerdict::Taken }; length]);
+    let acks = |length| {
+        Message::Acks(vec![Ack { hop: u64::MAX, held_micros: u32::MAX, verdict: HopVerdict::Taken }; length])
+    };
     assert!(decoded(&acks(ACKS_MAX), Ring::DEFAULT).is_ok());
     assert!(matches!(decoded(&acks(ACKS_MAX + 1), Ring::DEFAULT), Err(WireError::TooLong { .. })));
     let left = |length| Message::Left { successors: vec![someone(7); length] };

@@ -53,3 +53,24 @@ fn holds(value: f64, comparison: Comparison, bound: f64) -> bool {
 fn micros(length: Duration) -> u64 {
     u64::try_from(length.as_micros()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comparisons_are_what_they_say() {
+        use Comparison::{AtLeast, AtMost, Equal, Greater, Less, NotEqual};
+        for (comparison, below, same, above) in [
+            (Equal, false, true, false),
+            (NotEqual, true, false, true),
+            (Less, true, false, false),
+            (AtMost, true, true, false),
+            (Greater, false, false, true),
+            (AtLeast, false, true, true),
+        ] {
+            let held = [1.0, 2.0, 3.0].map(|value| holds(value, comparison, 2.0));
+            assert_eq!(held, [below, same, above], "{comparison:?}");
+        }
+    }
+}

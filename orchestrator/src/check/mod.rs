@@ -20,6 +20,7 @@ use crate::record::{
 use crate::schedule::Schedule;
 
 use membership::Membership;
+use ring::History;
 
 pub use verdict::{ExpectationVerdict, Verdict};
 
@@ -29,8 +30,12 @@ pub fn judge(plan: &Plan, schedule: &Schedule, record: &RunRecord) -> Verdict {
     let judged = judge_operations(plan, &membership, record);
     let complete = record.ended_us >= schedule.end_us;
     let end_us = record.ended_us.min(schedule.end_us);
-    let ring = record.ring_complete.then(|| ring::history(&membership, &record.ring, end_us));
-    let ring = ring.filter(|_| !record.ring.is_empty());
+    let is_measured = record.ring_complete && !record.ring.is_empty();
+    let ring = is_measured.then(|| {
+        // An achieved time may be off by the error, and what is certain begins and ends by as much later and earlier.
+        let slack_us = record.clock_error_us().saturating_mul(2);
+        History { slack_us, ..ring::history(&membership, &record.ring, end_us) }
+    });
     let figures = figures::of(schedule, record, &judged, ring.as_ref());
     let expectations: Vec<ExpectationVerdict> = (plan.expect.iter())
         .map(|expectation| expect::evaluate(plan, expectation, &figures, ring.as_ref()))

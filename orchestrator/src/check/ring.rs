@@ -19,6 +19,8 @@ pub(super) struct History {
     pub(super) right: Vec<(u64, u64)>,
     /// The last moment of the run that counts, in microseconds since its start.
     pub(super) end_us: u64,
+    /// How much earlier than planned a step may seem to have been made, since clocks may be off.
+    pub(super) slack_us: u64,
 }
 
 impl History {
@@ -30,7 +32,8 @@ impl History {
             let next = disturbances_us.partition_point(|at_us| *at_us <= from_us);
             let needed_us = disturbances_us.get(next).map_or(self.end_us, |at_us| self.end_us.min(*at_us));
             // Within a stretch no later moment does better: it needs to be right for as long.
-            (from_us <= self.end_us && from_us < *until_us && needed_us <= *until_us).then_some(from_us)
+            let is_kept = needed_us <= until_us.saturating_add(self.slack_us);
+            (from_us <= self.end_us && from_us < *until_us && is_kept).then_some(from_us)
         })
     }
 
@@ -46,7 +49,7 @@ pub(super) fn history(membership: &Membership, reports: &[RingReport], end_us: u
     events.retain(|(at_us, _)| *at_us <= end_us);
     events.sort_by_key(|(at_us, event)| (*at_us, event.order()));
     let mut state = State::default();
-    let mut history = History { right: Vec::new(), end_us };
+    let mut history = History { right: Vec::new(), end_us, slack_us: 0 };
     let mut since_us = None;
     for batch in events.chunk_by(|(a, _), (b, _)| a == b) {
         batch.iter().for_each(|(_, event)| state.apply(*event));
@@ -185,6 +188,7 @@ impl State {
 mod tests {
     use super::*;
     use crate::check::membership::Span;
+    use proptest::prelude::*;
 
     const END: u64 = 1000;
 
@@ -245,6 +249,13 @@ mod tests {
     }
 
     #[test]
+    fn a_step_that_seems_to_come_early_since_clocks_are_off_breaks_nothing() {
+        let ring = |slack_us| History { right: vec![(5, 98), (130, u64::MAX)], end_us: END, slack_us };
+        assert_eq!(ring(0).converged_from(10, &[100]), Some(130));
+        assert_eq!(ring(2).converged_from(10, &[100]), Some(10));
+    }
+
+    #[test]
     fn a_member_that_tells_nothing_or_joins_late_counts() {
         let silent = history(&three((1, END * 2)), &whole()[..2], END);
         assert_eq!(silent.right, []);
@@ -284,5 +295,61 @@ mod tests {
     fn what_comes_after_the_end_is_no_part_of_it() {
         let history = history(&three((1, END)), &whole(), END);
         assert_eq!(history.settled_from(), Some(5), "the third is stopped with the run");
+    }
+
+    /// The definition, moment by moment.
+    fn is_right_at(membership: &Membership, reports: &[RingReport], now: u64) -> bool {
+        let certain = |span: &&Span| span.certain.is_some_and(|(from, until)| from <= now && now <= until);
+        let members: BTreeSet<Id> = membership.spans.iter().filter(certain).map(|span| span.id).collect();
+        let members: Vec<Id> = members.into_iter().collect();
+        let is_right = |at: usize| {
+            let id = members[at];
+            let node = membership.ids.iter().position(|other| *other == id).unwrap() as u32;
+            let starts = membership.spans.iter().filter(|span| span.id == id && span.possible.0 <= now);
+            let since = starts.map(|span| span.possible.0).max().unwrap();
+            let told =
+                reports.iter().filter(|told| told.node == node && since <= told.at_us && told.at_us <= now);
+            let Some(told) = told.max_by_key(|told| told.at_us) else { return false };
+            let before = members[(at + members.len() - 1) % members.len()];
+            let alone = members.len() == 1 && told.predecessor.is_none();
+            told.successor == members[(at + 1) % members.len()] && (alone || told.predecessor == Some(before))
+        };
+        !members.is_empty() && (0..members.len()).all(is_right)
+    }
+
+    prop_compose! {
+        /// The lives of one node: one after the other, each of its start, its time to join, its membership and its leaving.
+        fn lives(node: u64)(lengths in prop::collection::vec([0..20u64, 0..20, 0..60, 0..5], 0..3)) -> Vec<Span> {
+            let mut now = 0;
+            let life = |[waits, joins, stays, leaves]: [u64; 4]| {
+                let from = now + waits;
+                let certain = (from + joins, from + joins + stays);
+                now = certain.1 + leaves + 1;
+                Span { id: Id(node), possible: (from, now - 1), certain: Some(certain) }
+            };
+            lengths.into_iter().map(life).collect()
+        }
+    }
+
+    prop_compose! {
+        fn report()(at_us in 0..80u64, node in 0..4u32, before in 0..4u64, known in any::<bool>(), after in 0..4u64) -> RingReport {
+            RingReport { at_us, node, predecessor: known.then_some(Id(before)), successor: Id(after) }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_sweep_agrees_with_the_definition(
+            spans in (lives(0), lives(1), lives(2), lives(3)),
+            reports in prop::collection::vec(report(), 0..200),
+        ) {
+            let (a, b, c, d) = spans;
+            let membership = Membership { spans: [a, b, c, d].concat(), ids: (0..4).map(Id).collect() };
+            let history = history(&membership, &reports, 80);
+            for now in 0..=80 {
+                let swept = history.right.iter().any(|(from, until)| *from <= now && now < *until);
+                prop_assert_eq!(swept, is_right_at(&membership, &reports, now), "at {}", now);
+            }
+        }
     }
 }

@@ -156,12 +156,7 @@ fn make(path: &Path) -> Result<(), RecordError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn plan() -> Plan {
-        let (name, duration) = ("test".to_owned(), std::time::Duration::from_secs(10));
-        let (net, workload, timeline, expect) = Default::default();
-        Plan { name, seed: 7, net, nodes: 4, join_rate: None, workload, timeline, duration, expect }
-    }
+    use crate::record::tests::plan;
 
     #[test]
     fn two_runs_within_a_second_have_two_directories() {

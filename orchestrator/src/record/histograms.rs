@@ -11,6 +11,7 @@ use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 use p2ps::metrics::{Histogram, Snapshot};
 
+use crate::plan::Plan;
 use crate::schedule::HostIndex;
 
 use super::RecordError;
@@ -101,39 +102,35 @@ impl Interval {
 #[derive(Debug)]
 pub(super) struct HistogramLog {
     path: PathBuf,
+    title: String,
     file: BufWriter<File>,
     interval: Interval,
     reported: BTreeSet<HostIndex>,
     from_us: u64,
     until_us: u64,
+    /// The run's start by this machine's clock, once it is known.
+    start: Option<SystemTime>,
 }
 
 impl HistogramLog {
-    pub(super) fn create(path: PathBuf, start: SystemTime) -> Result<HistogramLog, RecordError> {
+    pub(super) fn create(path: PathBuf, plan: &Plan) -> Result<HistogramLog, RecordError> {
         let file = File::create(&path).map_err(|source| RecordError::File {
             doing: "create",
             path: path.clone(),
             source,
         })?;
-        let mut log = HistogramLog {
-            path,
-            file: BufWriter::new(file),
-            interval: Interval::default(),
-            reported: BTreeSet::new(),
-            from_us: 0,
-            until_us: 0,
-        };
-        IntervalLogWriterBuilder::new()
-            .add_comment("[Histogram log format version 1.3]")
-            .add_comment("Of all nodes, by interval. hop_latency, lookup_latency: microseconds; hops: hops.")
-            .with_base_time(start)
-            .begin_log_with(&mut log.file, &mut V2DeflateSerializer::new())
-            .map_err(|source| RecordError::File { doing: "write", path: log.path.clone(), source })?;
-        Ok(log)
+        let (interval, reported) = (Interval::default(), BTreeSet::new());
+        let file = BufWriter::new(file);
+        let title = format!("{}, seed {}: all nodes, by interval", plan.name, plan.seed);
+        Ok(HistogramLog { path, title, file, interval, reported, from_us: 0, until_us: 0, start: None })
     }
 
     /// The interval that `host`'s report of `at_us` belongs to.
     pub(super) fn interval(&mut self, host: HostIndex, at_us: u64) -> Result<&mut Interval, RecordError> {
+        if self.start.is_none() {
+            // Heard now, of `at_us` after the start.
+            self.begin(SystemTime::now().checked_sub(Duration::from_micros(at_us)))?;
+        }
         if !self.reported.insert(host) {
             self.write()?;
             self.reported.insert(host);
@@ -144,7 +141,22 @@ impl HistogramLog {
 
     /// Writes the last interval.
     pub(super) fn finish(mut self) -> Result<(), RecordError> {
+        if self.start.is_none() {
+            self.begin(Some(SystemTime::now()))?;
+        }
         self.write()
+    }
+
+    fn begin(&mut self, start: Option<SystemTime>) -> Result<(), RecordError> {
+        let start = *self.start.insert(start.unwrap_or(SystemTime::UNIX_EPOCH));
+        IntervalLogWriterBuilder::new()
+            .add_comment("[Histogram log format version 1.3]")
+            .add_comment(&self.title)
+            .add_comment("hop_latency, lookup_latency: microseconds; hops: hops")
+            .with_base_time(start)
+            .begin_log_with(&mut self.file, &mut V2DeflateSerializer::new())
+            .map(drop)
+            .map_err(|source| RecordError::File { doing: "write", path: self.path.clone(), source })
     }
 
     fn write(&mut self) -> Result<(), RecordError> {
@@ -223,7 +235,7 @@ mod tests {
     fn the_log_reads_back_one_interval_of_all_hosts_at_a_time() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("histograms.hlog");
-        let mut log = HistogramLog::create(path.clone(), SystemTime::UNIX_EPOCH).unwrap();
+        let mut log = HistogramLog::create(path.clone(), &crate::record::tests::plan()).unwrap();
         for (host, at_us, hops) in [(0, 1_000_000, 3), (1, 1_100_000, 4), (0, 2_000_000, 5)] {
             let added = Snapshot { lookup_hops: buckets([hops]), ..Snapshot::default() };
             log.interval(host, at_us).unwrap().merge(&added);
@@ -231,6 +243,7 @@ mod tests {
         log.finish().unwrap();
 
         let text = std::fs::read(&path).unwrap();
+        assert!(text.starts_with(b"#[Histogram log format version 1.3]\n"));
         let mut read = Vec::new();
         for entry in IntervalLogIterator::new(&text) {
             let LogEntry::Interval(interval) = entry.unwrap() else { continue };

@@ -60,12 +60,14 @@ pub(super) struct Lives {
     lives: Vec<Life>,
     /// Each node's latest life.
     latest: Vec<Option<usize>>,
+    /// The most lives there can be.
+    lives_max: usize,
 }
 
 impl Lives {
-    /// No life yet of any of `nodes` nodes.
-    pub(super) fn new(nodes: usize) -> Lives {
-        Lives { lives: Vec::new(), latest: vec![None; nodes] }
+    /// No life yet of any of `nodes` nodes; there will be `lives_max` at most, whatever agents say.
+    pub(super) fn new(nodes: usize, lives_max: usize) -> Lives {
+        Lives { lives: Vec::new(), latest: vec![None; nodes], lives_max }
     }
 
     /// A process of `node` was started. What still counted as alive of it is over.
@@ -113,6 +115,9 @@ impl Lives {
     }
 
     fn begin(&mut self, node: NodeIndex, spawned_us: Option<u64>) {
+        if self.lives.len() >= self.lives_max {
+            return;
+        }
         if let Some(latest) = self.latest.get_mut(node as usize) {
             *latest = Some(self.lives.len());
             self.lives.push(Life { node, spawned_us, ..Life::default() });
@@ -126,7 +131,7 @@ mod tests {
 
     #[test]
     fn words_that_overtake_the_start_belong_to_the_same_life() {
-        let mut lives = Lives::new(1);
+        let mut lives = Lives::new(1, 9);
         lives.speaking(0, 7).unwrap().joined_us = Some(7);
         lives.spawned(0, 5);
         let lives = lives.into_inner();
@@ -136,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_restart_is_a_new_life_even_if_nobody_saw_the_old_one_end() {
-        let mut lives = Lives::new(2);
+        let mut lives = Lives::new(2, 9);
         lives.spawned(1, 5);
         lives.latest_mut(1).unwrap().killed_us = Some(8);
         lives.spawned(1, 9);
@@ -149,7 +154,7 @@ mod tests {
 
     #[test]
     fn words_that_come_late_do_not_raise_the_dead() {
-        let mut lives = Lives::new(1);
+        let mut lives = Lives::new(1, 9);
         lives.spawned(0, 1);
         lives.latest_mut(0).unwrap().ended = Some((9, LifeEnd::Unexpected));
         lives.speaking(0, 8).unwrap().left_us = Some(8);
@@ -158,8 +163,17 @@ mod tests {
     }
 
     #[test]
+    fn there_are_no_more_lives_than_there_can_be() {
+        let mut lives = Lives::new(1, 3);
+        for at_us in 0..10 {
+            lives.spawned(0, at_us);
+        }
+        assert_eq!(lives.into_inner().len(), 3);
+    }
+
+    #[test]
     fn a_node_that_is_not_in_the_plan_has_no_life() {
-        let mut lives = Lives::new(1);
+        let mut lives = Lives::new(1, 9);
         lives.spawned(1, 5);
         assert!(lives.speaking(1, 5).is_none());
         assert!(lives.into_inner().is_empty());

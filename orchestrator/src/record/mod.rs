@@ -7,6 +7,7 @@
 //!
 //! All times here are microseconds since the run's start. An agent's own clock is translated with the start that it was given.
 
+mod actions;
 mod directory;
 mod histograms;
 mod lives;
@@ -66,4 +67,16 @@ pub enum RecordError {
         /// The file that is missing.
         expected: &'static str,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::plan::Plan;
+
+    /// A plan of nothing in particular.
+    pub(super) fn plan() -> Plan {
+        let (name, duration) = ("test".to_owned(), std::time::Duration::from_secs(10));
+        let (net, workload, timeline, expect) = Default::default();
+        Plan { name, seed: 7, net, nodes: 4, join_rate: None, workload, timeline, duration, expect }
+    }
 }

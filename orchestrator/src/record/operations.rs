@@ -60,7 +60,7 @@ pub enum OperationEnd {
 pub enum LostReason {
     /// Its node did not run when it was to be issued.
     NotIssued,
-    /// Its node ended with the operation under way.
+    /// Its node ended before the operation did.
     NodeEnded,
     /// Its node's host was lost.
     HostLost,

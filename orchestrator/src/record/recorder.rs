@@ -1,10 +1,8 @@
 //! Takes in what the agents say while a run goes on.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::time::SystemTime;
 
-use p2ps::agent::protocol::{ActionKind, NodeIndex, Notice};
+use p2ps::agent::protocol::{NodeIndex, Notice};
 use p2ps::control::Report;
 use p2ps::metrics::Snapshot;
 
@@ -12,6 +10,7 @@ use crate::plan::Plan;
 use crate::schedule::{HostIndex, Phase, Schedule};
 
 use super::RecordError;
+use super::actions::{Actions, Deed, DoneAction};
 use super::directory::RunDirectory;
 use super::histograms::HistogramLog;
 use super::lives::{Life, LifeEnd, Lives};
@@ -47,9 +46,7 @@ pub struct Recorder {
     ring_complete: bool,
     hosts: Vec<HostRecord>,
     nodes: Vec<Placement>,
-    actions: HashMap<u64, PlannedAction>,
-    action_errors_us: Vec<u64>,
-    failed_actions: u64,
+    actions: Actions,
     problems: u64,
     problems_kept: Vec<String>,
     phases: Vec<Phase>,
@@ -62,21 +59,6 @@ struct Placement {
     metrics: Option<SocketAddr>,
 }
 
-#[derive(Debug)]
-struct PlannedAction {
-    node: NodeIndex,
-    at_us: u64,
-    kind: Deed,
-    done: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Deed {
-    Spawn,
-    Leave,
-    Kill,
-}
-
 impl Recorder {
     /// Begins the files of a run.
     ///
@@ -84,19 +66,20 @@ impl Recorder {
     /// Where one cannot be made.
     pub fn create(
         directory: &RunDirectory,
-        _plan: &Plan,
+        plan: &Plan,
         schedule: &Schedule,
     ) -> Result<Recorder, RecordError> {
         let nodes = schedule.nodes.len();
         let hosts = schedule.nodes.iter().map(|node| node.host + 1).max().unwrap_or(0);
         let operations = Operations::new(schedule);
+        let actions = Actions::new(schedule);
         let mut placements: Vec<Placement> = Vec::with_capacity(nodes);
         placements.extend(schedule.nodes.iter().map(|node| Placement { host: node.host, metrics: None }));
         Ok(Recorder {
             timeline: Timeline::create(directory.timeline())?,
             samples: Samples::create(directory, nodes)?,
-            histograms: HistogramLog::create(directory.histograms(), SystemTime::now())?,
-            lives: Lives::new(nodes),
+            histograms: HistogramLog::create(directory.histograms(), plan)?,
+            lives: Lives::new(nodes, nodes + actions.spawns()),
             meter: OperationMeter::new(operations.intended_us()),
             operations,
             ring: Vec::new(),
@@ -105,9 +88,7 @@ impl Recorder {
                 .map(|host| HostRecord { name: format!("host-{host}"), ..HostRecord::default() })
                 .collect(),
             nodes: placements,
-            actions: planned_actions(schedule),
-            action_errors_us: Vec::new(),
-            failed_actions: 0,
+            actions,
             problems: 0,
             problems_kept: Vec::new(),
             phases: schedule.phases.clone(),
@@ -242,8 +223,9 @@ impl Recorder {
         let mut lives_of: Vec<Vec<Life>> = vec![Vec::new(); self.nodes.len()];
         lives.iter().for_each(|life| lives_of[life.node as usize].push(*life));
         let operations = self.operations.finish(|operation| {
-            let lives = lives_of.get(operation.node as usize).map_or(&[][..], Vec::as_slice);
-            lost_reason(operation, lives, ended_us)
+            let node = operation.node as usize;
+            let host = self.nodes.get(node).and_then(|placed| self.hosts.get(placed.host as usize));
+            lost_reason(operation, lives_of.get(node).map_or(&[], Vec::as_slice), host, ended_us)
         });
         Ok(RunRecord {
             ended_us,
@@ -253,8 +235,8 @@ impl Recorder {
             operations,
             ring: self.ring,
             ring_complete: self.ring_complete,
-            action_errors_us: self.action_errors_us,
-            failed_actions: self.failed_actions,
+            action_errors_us: self.actions.errors_us,
+            failed_actions: self.actions.failed,
             totals,
             problems: self.problems,
             first_problems: self.problems_kept,
@@ -280,16 +262,13 @@ impl Recorder {
         self.heard(achieved_us);
         let nodes = &self.nodes;
         let is_here = |node: NodeIndex| nodes.get(node as usize).is_some_and(|placed| placed.host == host);
-        let planned = self.actions.get_mut(&index).filter(|action| !action.done && is_here(action.node));
-        let Some(action) = planned else {
+        let done = self.actions.achieved(index, achieved_us, error.is_some(), is_here);
+        let Some(DoneAction { node, planned_us, kind }) = done else {
             return self.problem(host, &format!("action {index} is not this host's, or was done before"));
         };
-        action.done = true;
-        let (node, planned_us, kind) = (action.node, action.at_us, action.kind);
         let error = error.map(cut);
         match (kind, error) {
             (_, Some(error)) => {
-                self.failed_actions += 1;
                 self.count_problem(format!("{} of node {node} failed: {error}", kind.as_str()));
             }
             (Deed::Spawn, None) => {
@@ -305,9 +284,6 @@ impl Recorder {
                     *moment = moment.or(Some(achieved_us));
                 }
             }
-        }
-        if error.is_none() {
-            self.action_errors_us.push(achieved_us.abs_diff(planned_us));
         }
         let host = host_name(&self.hosts, host);
         let action = kind.as_str();
@@ -334,12 +310,18 @@ impl Recorder {
             Report::Ring { at_us, predecessor, successor } => {
                 let (at_us, predecessor, successor) = (run_us(*at_us), *predecessor, *successor);
                 self.lives.speaking(node, at_us);
-                self.timeline.write(&Event::Ring { host: host_name, node, at_us, predecessor, successor })?;
-                self.heard(at_us);
                 self.ring_complete &= self.ring.len() < RING_REPORTS_MAX;
                 if self.ring_complete {
                     self.ring.push(RingReport { at_us, node, predecessor, successor });
+                    self.timeline.write(&Event::Ring {
+                        host: host_name,
+                        node,
+                        at_us,
+                        predecessor,
+                        successor,
+                    })?;
                 }
+                self.heard(at_us);
                 Ok(())
             }
             Report::Joined { at_us } => {
@@ -457,42 +439,25 @@ impl Recorder {
     }
 }
 
-impl Deed {
-    fn as_str(self) -> &'static str {
-        match self {
-            Deed::Spawn => "spawn",
-            Deed::Leave => "leave",
-            Deed::Kill => "kill",
-        }
-    }
-}
-
-fn planned_actions(schedule: &Schedule) -> HashMap<u64, PlannedAction> {
-    let planned = |action: &p2ps::agent::protocol::Action| {
-        let kind = match action.kind {
-            ActionKind::Spawn { .. } => Deed::Spawn,
-            ActionKind::Leave => Deed::Leave,
-            ActionKind::Kill => Deed::Kill,
-            ActionKind::Lookup { .. } => return None,
-        };
-        Some((action.index, PlannedAction { node: action.node, at_us: action.at_us, kind, done: false }))
-    };
-    schedule.actions.iter().filter_map(planned).collect()
-}
-
 /// Why nobody said how an operation ended, by what became of its node.
-fn lost_reason(operation: &Operation, lives: &[Life], ended_us: u64) -> LostReason {
-    if operation.intended_us > ended_us {
+fn lost_reason(
+    operation: &Operation,
+    lives: &[Life],
+    host: Option<&HostRecord>,
+    ended_us: u64,
+) -> LostReason {
+    let intended_us = operation.intended_us;
+    if intended_us > ended_us {
         return LostReason::NotReached;
     }
-    let ended = lives.iter().find_map(|life| {
-        let over_us = life.over_us().filter(|over_us| *over_us <= ended_us)?;
-        (over_us >= operation.intended_us).then_some(life.ended)
-    });
-    match ended {
-        Some(Some((_, LifeEnd::HostLost))) => LostReason::HostLost,
-        Some(_) => LostReason::NodeEnded,
-        None => LostReason::NoReport,
+    let host_lost = host.and_then(|host| host.lost.as_ref()).is_some_and(|(at_us, _)| *at_us <= ended_us);
+    let life = lives.iter().rev().find(|life| life.spawned_us.is_none_or(|at_us| at_us <= intended_us));
+    match life.map(|life| (life.over_us(), life.ended)) {
+        Some((_, Some((at_us, LifeEnd::HostLost)))) if at_us <= ended_us => LostReason::HostLost,
+        Some((Some(over_us), _)) if over_us <= ended_us => LostReason::NodeEnded,
+        Some(_) => LostReason::NoReport,
+        None if host_lost => LostReason::HostLost,
+        None => LostReason::NotIssued,
     }
 }
 
@@ -502,5 +467,6 @@ fn host_name(hosts: &[HostRecord], host: HostIndex) -> &str {
 
 /// The beginning of a text, at most [`TEXT_BYTES_MAX`].
 fn cut(text: &str) -> &str {
-    &text[..text.floor_char_boundary(TEXT_BYTES_MAX)]
+    let end = (0..=TEXT_BYTES_MAX.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
 }

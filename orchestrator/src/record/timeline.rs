@@ -11,6 +11,9 @@ use serde::Serialize;
 
 use super::RecordError;
 
+/// The most lines of a timeline: a babbling node does not fill the disk.
+const LINES_MAX: u64 = 50_000_000;
+
 /// One line. Times in microseconds since the run's start.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -82,17 +85,22 @@ pub(super) enum Event<'a> {
 pub(super) struct Timeline {
     path: PathBuf,
     file: BufWriter<File>,
+    lines: u64,
 }
 
 impl Timeline {
     pub(super) fn create(path: PathBuf) -> Result<Timeline, RecordError> {
         match File::create(&path) {
-            Ok(file) => Ok(Timeline { path, file: BufWriter::new(file) }),
+            Ok(file) => Ok(Timeline { path, file: BufWriter::new(file), lines: 0 }),
             Err(source) => Err(RecordError::File { doing: "create", path, source }),
         }
     }
 
     pub(super) fn write(&mut self, event: &Event<'_>) -> Result<(), RecordError> {
+        if self.lines >= LINES_MAX {
+            return Ok(());
+        }
+        self.lines += 1;
         serde_json::to_writer(&mut self.file, event)
             .map_err(std::io::Error::from)
             .and_then(|()| self.file.write_all(b"\n"))

@@ -101,7 +101,9 @@ fn a_full_node_and_oneself_and_ids_off_the_ring_are_refused() {
     assert!(matches!(dialled, Err(HandshakeError::Full)) && matches!(answered, Err(HandshakeError::Full)));
     let link = |contact| Hello::Link { net: NetConfig::default(), contact, expected: None };
     let (dialled, answered) = shake(&link(contact(1, 7)), b"", true);
-    assert!(matches!(dialled, Err(HandshakeError::Itself)) && matches!(answered, Err(HandshakeError::Itself)));
+    assert!(
+        matches!(dialled, Err(HandshakeError::Itself)) && matches!(answered, Err(HandshakeError::Itself))
+    );
     let (dialled, _) = shake(&link(contact(1 << 32, 7)), b"", true);
     assert!(matches!(dialled, Err(HandshakeError::OffRing { .. })));
 }
@@ -113,10 +115,7 @@ fn another_version_is_refused_whatever_follows_it_and_the_answer_names_ours() {
     bytes[..PREFIX_BYTES].copy_from_slice(&20_u32.to_le_bytes());
     bytes.extend_from_slice(&[0xff; 14]);
     let (answered, said) = shake_raw(&bytes);
-    assert!(matches!(
-        answered,
-        Err(HandshakeError::OtherVersion { ours: PROTOCOL_VERSION, theirs: 99 })
-    ));
+    assert!(matches!(answered, Err(HandshakeError::OtherVersion { ours: PROTOCOL_VERSION, theirs: 99 })));
     assert_eq!(said[PREFIX_BYTES..PREFIX_BYTES + FIXED_BYTES], [b'P', b'2', b'P', b'S', 1, 0]);
 }
 
