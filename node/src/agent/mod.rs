@@ -1,3 +1,156 @@
 //! The host agent: owns the nodes of one host and carries out its slice of a schedule.
+//!
+//! `p2ps-node agent` is started once per host, by whatever way (a child process, SSH). It hears [`protocol::Request`]s on
+//! standard input and tells [`protocol::Notice`]s on standard output. It executes its actions on the host's own monotonic
+//! clock, so their timing does not depend on the way to the orchestrator. End of input, or no word within the lease, and
+//! it kills every process that it started: the dead man's switch.
 
+pub mod clock;
+mod host;
+pub mod lines;
+mod outlet;
+mod ports;
+mod process;
 pub mod protocol;
+mod roster;
+mod sampling;
+mod schedule;
+mod supervisor;
+
+use std::io::Read;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use self::lines::LineBuffer;
+use self::protocol::{NOTICE_BYTES_MAX, Request};
+use self::supervisor::Supervisor;
+
+/// The most requests that wait for the agent; more wait in the pipe.
+const REQUESTS_MAX: usize = 64;
+
+/// The most batches of words of nodes that wait for the agent; more wait in the nodes' pipes.
+const EVENTS_MAX: usize = 1024;
+
+/// Why an agent ended other than by [`Request::Stop`].
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The system refused what the agent cannot do without.
+    #[error("the agent cannot {what}")]
+    System {
+        /// What it wanted.
+        what: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The dead man's switch, or a signal: every process that it had started has been killed.
+    #[error("the agent gave up: {0}")]
+    Abandoned(String),
+    /// The orchestrator's first line was not one that this agent understands.
+    #[error("the agent refused to start: {0}")]
+    Refused(String),
+}
+
+/// Runs the agent on standard input and output, until it is told to stop or gives up. When it returns, no process that
+/// it started is left.
+///
+/// # Errors
+/// [`AgentError`]: why it ended before it was told to.
+pub fn run() -> Result<(), AgentError> {
+    // A session of its own: a terminal's Ctrl-C is for the orchestrator, and whatever is left after a crash can be found
+    // by the session's number. It fails only for the leader of a process group, which is apart from others already.
+    rustix::process::setsid().ok();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| AgentError::System { what: "start its event loop", source })?;
+    host::raise_open_files();
+    runtime.block_on(serve())
+}
+
+/// What the thread that reads standard input has to say.
+enum Heard {
+    Request(Box<Request>),
+    /// A line that is no request: what is wrong with it.
+    Malformed(String),
+    /// No more will come: why.
+    Ended(String),
+}
+
+async fn serve() -> Result<(), AgentError> {
+    let cannot = |what| move |source| AgentError::System { what, source };
+    let mut children = signal(SignalKind::child()).map_err(cannot("be told of ended processes"))?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(cannot("be told to end"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot("be told to end"))?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(cannot("be told to end"))?;
+    let alarm = clock::Alarm::new().map_err(cannot("make a timer"))?;
+    let outlet = outlet::Outlet::start().map_err(cannot("start a thread"))?;
+    let (hear, mut heard) = mpsc::channel(REQUESTS_MAX);
+    std::thread::Builder::new()
+        .name("input".into())
+        .spawn(move || listen(std::io::stdin().lock(), &hear))
+        .map_err(cannot("start a thread"))?;
+    let (tell, mut told) = mpsc::channel(EVENTS_MAX);
+    let mut supervisor = Supervisor::new(outlet, tell, clock::monotonic_us());
+
+    let mut listening = true;
+    loop {
+        supervisor.flush();
+        let Some(deadline_us) = supervisor.deadline_us() else { break };
+        alarm.set(deadline_us).map_err(cannot("set a timer"))?;
+        tokio::select! {
+            biased;
+            said = heard.recv(), if listening => match said {
+                Some(Heard::Request(request)) => supervisor.request(*request),
+                Some(Heard::Malformed(error)) => supervisor.malformed(error),
+                Some(Heard::Ended(reason)) => supervisor.abandon(reason),
+                // An ended channel is always ready: it would leave no turn to the others.
+                None => listening = false,
+            },
+            _ = children.recv() => supervisor.reap(),
+            _ = terminate.recv() => supervisor.abandon("it was told to by SIGTERM".into()),
+            _ = interrupt.recv() => supervisor.abandon("it was told to by SIGINT".into()),
+            _ = hangup.recv() => supervisor.abandon("it was told to by SIGHUP".into()),
+            ring = alarm.ring() => ring.map_err(cannot("wait for a timer"))?,
+            Some(event) = told.recv() => {
+                supervisor.node_event(event);
+                for _ in 0..EVENTS_MAX {
+                    let Ok(event) = told.try_recv() else { break };
+                    supervisor.node_event(event);
+                }
+            }
+        }
+        supervisor.advance(clock::monotonic_us());
+    }
+    supervisor.end()
+}
+
+/// Reads requests until the end of input, or until nobody hears them.
+fn listen(mut input: impl Read, hear: &mpsc::Sender<Heard>) {
+    let mut lines = LineBuffer::new(NOTICE_BYTES_MAX);
+    let mut chunk = vec![0; 64 << 10];
+    let reason = loop {
+        match lines.next_line() {
+            Ok(Some(line)) => {
+                let heard = match serde_json::from_slice::<Request>(line) {
+                    Ok(request) => Heard::Request(Box::new(request)),
+                    Err(error) => Heard::Malformed(format!("no request that this agent knows: {error}")),
+                };
+                if hear.blocking_send(heard).is_err() {
+                    return;
+                }
+                continue;
+            }
+            Ok(None) => {}
+            Err(error) => break error.to_string(),
+        }
+        match input.read(&mut chunk) {
+            Ok(0) => break "end of input: the orchestrator is gone".to_owned(),
+            Ok(length) => lines.extend(&chunk[..length]),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => break format!("its input cannot be read: {error}"),
+        }
+    };
+    // Nobody hears it if the agent has just ended, which is as well.
+    hear.blocking_send(Heard::Ended(reason)).ok();
+}

@@ -14,6 +14,7 @@
 //!   Start{at}                          ->                                   on the host's own clock
 //!   Renew                              ->                                   at least once a lease
 //!                                      <-   Achieved / Node / Samples / Exited
+//!   Halt                               ->                                   forgets the actions that are left
 //!   Stop                               ->                                   kills what still runs
 //!                                      <-   Stopped
 //! ```
@@ -41,6 +42,12 @@ pub const NODES_MAX: usize = 10_000;
 
 /// The most actions that one agent holds.
 pub const ACTIONS_MAX: usize = 10_000_000;
+
+/// The most addresses of nodes, over all hosts, that one agent holds.
+pub const ADDRESSES_MAX: usize = 100 * NODES_MAX;
+
+/// The longest line between an orchestrator and an agent, in bytes: any node's line fits with what goes around it.
+pub const NOTICE_BYTES_MAX: usize = 2 * crate::control::LINE_BYTES_MAX;
 
 /// A node's number in its run: `0..nodes`, over all hosts.
 pub type NodeIndex = u32;
@@ -93,6 +100,8 @@ pub enum Request {
     },
     /// The orchestrator lives.
     Renew,
+    /// Carry out no more actions; the nodes go on, so that what is under way can end.
+    Halt,
     /// End all nodes, then yourself.
     Stop,
 }

@@ -2,8 +2,11 @@
 //!
 //! One file a subcommand, each with its `Arguments` and a `run` that says how it ended.
 
+mod clean;
 mod plan;
 mod problem;
+mod progress;
+mod run;
 mod schema;
 
 use std::io;
@@ -24,10 +27,14 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Carries a plan out and judges the run
+    Run(run::Arguments),
     /// Checks a plan and shows its schedule; nothing is started
     Plan(plan::Arguments),
     /// Prints the JSON Schema of plans, for editors
     Schema,
+    /// Ends whatever a crashed run has left, by its journal
+    Clean(clean::Arguments),
 }
 
 /// How a command ended, as its exit code says it.
@@ -36,7 +43,9 @@ enum Command {
 enum Outcome {
     /// All that was asked has been done, and all expectations held.
     Held = 0,
-    /// The plan or the command line is wrong; nothing was started. (1 is for an expectation that did not hold.)
+    /// The run was carried out, and an expectation did not hold.
+    NotHeld = 1,
+    /// The plan or the command line is wrong; nothing was started.
     Refused = 2,
     /// It could not be carried out.
     Failed = 3,
@@ -46,8 +55,10 @@ enum Outcome {
 pub fn main() -> ExitCode {
     // Wrong usage ends here, with exit code 2.
     let outcome = match Arguments::parse().command {
+        Command::Run(arguments) => run::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Schema => schema::run(),
+        Command::Clean(arguments) => clean::run(&arguments),
     };
     ExitCode::from(outcome as u8)
 }

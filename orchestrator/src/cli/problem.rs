@@ -12,6 +12,17 @@ pub(super) fn print(message: &str) {
     let _ = writeln!(io::stderr().lock(), "error: {message}");
 }
 
+/// Prints an error with all that caused it.
+pub(super) fn print_chain(error: &dyn std::error::Error) {
+    let mut message = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        message.push_str(&format!(": {source}"));
+        cause = source.source();
+    }
+    print(&message);
+}
+
 /// Prints everything that is wrong with a plan.
 pub(super) fn print_plan_error(error: &PlanError) {
     if error.problems().is_empty() {

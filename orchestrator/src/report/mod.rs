@@ -1,1 +1,9 @@
-//! What people read: the terminal summary.
+//! What people and machines read: the terminal summary, and a run's metrics for Prometheus while it goes on.
+
+mod exposition;
+mod server;
+mod terminal;
+
+pub use exposition::MetricsBoard;
+pub use server::{CONNECTIONS_MAX, MetricsServer, ServeError};
+pub use terminal::terminal;

@@ -1,0 +1,298 @@
+//! The nodes of one host and their processes: who runs, who is to end, who has ended.
+//!
+//! Only [`Roster::reap`] reaps, in the same task that kills. So a process number that is killed is always that of a
+//! process that was started here: it cannot have been given to another meanwhile.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
+use std::path::PathBuf;
+
+use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
+use tokio::sync::mpsc;
+
+use super::ports::Reservation;
+use super::process::{Life, NodeEvent, Process};
+use super::protocol::{NodeIndex, NodeSlot};
+use crate::access_point::AccessPoint;
+use crate::config::NetConfig;
+use crate::control::{Order, Setup};
+
+/// How long a process that has ended is waited for to fall silent, in microseconds: its last words may still be in the
+/// pipe.
+const SILENCE_WAIT_US: u64 = 1_000_000;
+
+/// What all nodes of a host share.
+#[derive(Debug)]
+pub(super) struct Common {
+    pub(super) executable: PathBuf,
+    pub(super) net: NetConfig,
+    pub(super) metrics: bool,
+    pub(super) events: mpsc::Sender<NodeEvent>,
+}
+
+/// The nodes of one host.
+#[derive(Debug)]
+pub(super) struct Roster {
+    common: Common,
+    nodes: BTreeMap<NodeIndex, Node>,
+    pids: HashMap<Pid, NodeIndex>,
+    /// Told to leave, and killed if they have not until then (microseconds).
+    leaving: Vec<(Life, u64)>,
+    /// Reaped, but not yet silent.
+    fading: Vec<(Life, Ended, u64)>,
+}
+
+#[derive(Debug)]
+struct Node {
+    slot: NodeSlot,
+    reservation: Reservation,
+    lives: u32,
+    running: Option<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    process: Process,
+    listening: bool,
+    ending: Option<Ending>,
+    /// Its standard error, if it closed its streams already.
+    silent: Option<String>,
+}
+
+/// Why a process is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// It leaves gracefully.
+    Leaving,
+    /// It was told to by the schedule, or at the end of the run.
+    Killed,
+    /// It did something that it must not.
+    Condemned,
+}
+
+/// How a process ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Ended {
+    pub(super) node: NodeIndex,
+    pub(super) at_us: u64,
+    pub(super) status: String,
+    pub(super) expected: bool,
+    pub(super) stderr: String,
+}
+
+/// Why nothing was started.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StartError {
+    /// Its last process has been told to end, but has not yet.
+    #[error("its last process has not ended yet")]
+    Ending,
+    #[error("the node is running already")]
+    Running,
+    #[error("its process cannot be started: {0}")]
+    System(#[from] io::Error),
+}
+
+impl Roster {
+    /// Nodes that do not run yet.
+    pub(super) fn new(common: Common, slots: Vec<NodeSlot>, reservations: Vec<Reservation>) -> Roster {
+        let node = |(slot, reservation)| Node { slot, reservation, lives: 0, running: None };
+        let nodes = slots.into_iter().zip(reservations).map(node).map(|node| (node.slot.node, node));
+        let nodes = nodes.collect();
+        Roster { common, nodes, pids: HashMap::new(), leaving: Vec::new(), fading: Vec::new() }
+    }
+
+    /// Whether the node is one of this host's.
+    pub(super) fn contains(&self, node: NodeIndex) -> bool {
+        self.nodes.contains_key(&node)
+    }
+
+    /// Where each node is, or will be, reached.
+    pub(super) fn access_points(&self) -> impl Iterator<Item = (NodeIndex, AccessPoint)> + '_ {
+        self.nodes.iter().map(|(index, node)| (*index, node.reservation.address().into()))
+    }
+
+    /// Whether no process of this host's nodes runs, and all that they said has been heard.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.pids.is_empty() && self.fading.is_empty()
+    }
+
+    /// Starts a node's process.
+    pub(super) fn start(&mut self, index: NodeIndex, join: Vec<AccessPoint>) -> Result<(), StartError> {
+        let node = self.nodes.get_mut(&index).expect("actions are checked to be for nodes of this host");
+        match &node.running {
+            Some(Running { ending: Some(_), .. }) => return Err(StartError::Ending),
+            Some(Running { ending: None, .. }) => return Err(StartError::Running),
+            None => {}
+        }
+        let setup = Setup {
+            net: self.common.net,
+            id: node.slot.id,
+            listen: node.reservation.address(),
+            join,
+            // A node that comes back draws anew.
+            seed: node.slot.seed.wrapping_add(u64::from(node.lives)),
+            metrics: self.common.metrics.then(|| ([127, 0, 0, 1], 0).into()),
+        };
+        let life = Life { node: index, number: node.lives + 1 };
+        node.reservation.release();
+        let started = Process::start(&self.common.executable, &setup, life, self.common.events.clone());
+        let process = started.inspect_err(|_| node.reservation.hold())?;
+        node.lives = life.number;
+        self.pids.insert(process.pid(), index);
+        node.running = Some(Running { process, listening: false, ending: None, silent: None });
+        Ok(())
+    }
+
+    /// Kills a node's process; the schedule wants it. `false`: it does not run.
+    pub(super) fn kill(&mut self, index: NodeIndex) -> bool {
+        self.end(index, Ending::Killed)
+    }
+
+    /// Kills the process of a node that misbehaved, if that life has not ended already.
+    pub(super) fn condemn(&mut self, life: Life) {
+        if self.nodes.get(&life.node).is_some_and(|node| node.lives == life.number) {
+            self.end(life.node, Ending::Condemned);
+        }
+    }
+
+    /// Kills all processes.
+    pub(super) fn kill_all(&mut self) {
+        let nodes: Vec<NodeIndex> = self.pids.values().copied().collect();
+        for index in nodes {
+            self.kill(index);
+        }
+    }
+
+    fn end(&mut self, index: NodeIndex, ending: Ending) -> bool {
+        let running = self.nodes.get_mut(&index).and_then(|node| node.running.as_mut());
+        let Some(running) = running else { return false };
+        // What was condemned stays so: its end was not the schedule's doing.
+        if running.ending != Some(Ending::Condemned) {
+            running.ending = Some(ending);
+        }
+        running.process.kill();
+        true
+    }
+
+    /// Tells a node to leave, until `until_us`. `false`: it does not run, or does not listen to orders.
+    pub(super) fn leave(&mut self, index: NodeIndex, until_us: u64) -> bool {
+        let Some(node) = self.nodes.get_mut(&index) else { return false };
+        let Some(running) = &mut node.running else { return false };
+        let told = running.ending.is_none() && running.process.order(&Order::Leave);
+        if told {
+            running.ending = Some(Ending::Leaving);
+            self.leaving.push((Life { node: index, number: node.lives }, until_us));
+        }
+        told
+    }
+
+    /// When the next leaving node's, or fading process's, time is up.
+    pub(super) fn deadline_us(&self) -> Option<u64> {
+        let leaving = self.leaving.iter().map(|(_, until_us)| *until_us);
+        leaving.chain(self.fading.iter().map(|(_, _, until_us)| *until_us)).min()
+    }
+
+    /// Kills the nodes that should have left by now; gives back which.
+    pub(super) fn kill_overdue(&mut self, now_us: u64) -> Vec<NodeIndex> {
+        let mut overdue = Vec::new();
+        self.leaving.retain(|(life, until_us)| {
+            let node = &self.nodes[&life.node];
+            let running = node.running.as_ref().filter(|_| node.lives == life.number);
+            let leaves = running.is_some_and(|running| running.ending == Some(Ending::Leaving));
+            if leaves && *until_us <= now_us {
+                overdue.push(life.node);
+            }
+            leaves && *until_us > now_us
+        });
+        for index in &overdue {
+            self.end(*index, Ending::Condemned);
+        }
+        overdue
+    }
+
+    /// Gives an order to a node that is running and accepts links. `false`: it is not, or does not read its orders.
+    pub(super) fn order(&self, index: NodeIndex, order: &Order) -> bool {
+        let running = self.nodes.get(&index).and_then(|node| node.running.as_ref());
+        running.is_some_and(|running| running.listening && running.process.order(order))
+    }
+
+    /// Asks all running nodes for a sample; gives back who was asked.
+    pub(super) fn ask_samples(&self) -> HashSet<NodeIndex> {
+        self.pids.values().copied().filter(|index| self.order(*index, &Order::Sample)).collect()
+    }
+
+    /// A node accepts links.
+    pub(super) fn listening(&mut self, life: Life) {
+        if let Some(node) = self.nodes.get_mut(&life.node)
+            && node.lives == life.number
+            && let Some(running) = &mut node.running
+        {
+            running.listening = true;
+        }
+    }
+
+    /// A process has closed its streams. Gives back how it ended, if it has.
+    pub(super) fn silent(&mut self, life: Life, stderr: String) -> Option<Ended> {
+        if let Some(position) = self.fading.iter().position(|(fading, ..)| *fading == life) {
+            let (_, ended, _) = self.fading.swap_remove(position);
+            let stderr = if ended.expected { String::new() } else { stderr };
+            return Some(Ended { stderr, ..ended });
+        }
+        if let Some(node) = self.nodes.get_mut(&life.node)
+            && node.lives == life.number
+            && let Some(running) = &mut node.running
+        {
+            running.silent = Some(stderr);
+        }
+        None
+    }
+
+    /// Reaps all processes that have ended. Gives back how those ended that have fallen silent, and all nodes whose
+    /// process is gone.
+    pub(super) fn reap(&mut self, now_us: u64) -> (Vec<Ended>, Vec<NodeIndex>) {
+        let (mut told, mut gone) = (Vec::new(), Vec::new());
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            // A process that could not be talked with was never entered; it is only reaped.
+            let Some(index) = self.pids.remove(&pid) else { continue };
+            let Some(node) = self.nodes.get_mut(&index) else { continue };
+            let Some(running) = node.running.take() else { continue };
+            node.reservation.hold();
+            gone.push(index);
+            let expected = match running.ending {
+                None | Some(Ending::Condemned) => false,
+                Some(Ending::Killed) => true,
+                Some(Ending::Leaving) => status.exit_status() == Some(0),
+            };
+            let ended = Ended {
+                node: index,
+                at_us: now_us,
+                status: describe(status),
+                expected,
+                stderr: String::new(),
+            };
+            let life = Life { node: index, number: node.lives };
+            match running.silent {
+                Some(stderr) if !expected => told.push(Ended { stderr, ..ended }),
+                Some(_) => told.push(ended),
+                None => self.fading.push((life, ended, now_us + SILENCE_WAIT_US)),
+            }
+        }
+        (told, gone)
+    }
+
+    /// Gives up on the silence of processes that ended long ago: something else holds their streams.
+    pub(super) fn faded(&mut self, now_us: u64) -> Vec<Ended> {
+        let (over, fading) = self.fading.drain(..).partition(|(_, _, until_us)| *until_us <= now_us);
+        self.fading = fading;
+        let over: Vec<(Life, Ended, u64)> = over;
+        over.into_iter().map(|(_, ended, _)| ended).collect()
+    }
+}
+
+fn describe(status: WaitStatus) -> String {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => format!("exit {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => format!("status {:#x}", status.as_raw()),
+    }
+}

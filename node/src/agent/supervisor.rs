@@ -1,0 +1,474 @@
+//! What an agent does with what it hears: from the orchestrator, from its nodes, and from the clock.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::AgentError;
+use super::clock::{monotonic_us, unix_us};
+use super::host;
+use super::outlet::Outlet;
+use super::ports;
+use super::process::{Heard, Life, NodeEvent, Word};
+use super::protocol::{
+    ADDRESSES_MAX, AGENT_PROTOCOL_VERSION, Action, ActionKind, LIST_MAX, NODES_MAX, NodeIndex, NodeSlot,
+    Notice, Request,
+};
+use super::roster::{Common, Ended, Roster, StartError};
+use super::sampling::Sampling;
+use super::schedule::Slice;
+use crate::access_point::AccessPoint;
+use crate::control::{Order, Report};
+
+/// How long an agent waits for its first line, in microseconds.
+const HELLO_WAIT_US: u64 = 60_000_000;
+
+/// The shortest and the longest lease, in milliseconds.
+const LEASE_MS: std::ops::RangeInclusive<u64> = 100..=600_000;
+
+/// The shortest and the longest interval between samples, in milliseconds.
+const SAMPLE_EVERY_MS: std::ops::RangeInclusive<u64> = 50..=3_600_000;
+
+/// How long a node may take to leave, in microseconds; then it is killed.
+const LEAVE_WAIT_US: u64 = 15_000_000;
+
+/// How long the system may take to end killed processes, in microseconds.
+const KILL_WAIT_US: u64 = 5_000_000;
+
+/// How long the last words may take to be read.
+const LAST_WORDS_WAIT: Duration = Duration::from_secs(1);
+
+/// How many actions are carried out before the agent listens again.
+const ACTIONS_PER_TURN: usize = 32;
+
+/// The agent's whole state.
+pub(super) struct Supervisor {
+    outlet: Outlet,
+    events: mpsc::Sender<NodeEvent>,
+    executable: PathBuf,
+    phase: Phase,
+    lease_us: u64,
+    /// When the orchestrator was last heard.
+    heard_us: u64,
+    sample_every_us: u64,
+    roster: Option<Roster>,
+    addresses: HashMap<NodeIndex, AccessPoint>,
+    slice: Slice,
+    sampling: Option<Sampling>,
+    /// Nodes that are to start again once their last process has ended.
+    deferred: HashMap<NodeIndex, Action>,
+}
+
+/// How far the run is.
+#[derive(Debug)]
+enum Phase {
+    /// Waiting for `Hello`.
+    Fresh,
+    /// Waiting for `Prepare`.
+    Greeted,
+    /// Taking in the schedule.
+    Prepared,
+    /// Carrying it out.
+    Running { start_us: u64 },
+    /// Everything has been killed and is about to be reaped.
+    Ending { until_us: u64, failure: Option<AgentError> },
+    /// Nothing runs any more.
+    Ended(Option<AgentError>),
+}
+
+impl Supervisor {
+    pub(super) fn new(outlet: Outlet, events: mpsc::Sender<NodeEvent>, now_us: u64) -> Supervisor {
+        Supervisor {
+            outlet,
+            events,
+            executable: executable(),
+            phase: Phase::Fresh,
+            lease_us: HELLO_WAIT_US,
+            heard_us: now_us,
+            sample_every_us: 1_000_000,
+            roster: None,
+            addresses: HashMap::new(),
+            slice: Slice::default(),
+            sampling: None,
+            deferred: HashMap::new(),
+        }
+    }
+
+    /// When [`advance`](Self::advance) is wanted; `None`: the agent has ended.
+    pub(super) fn deadline_us(&self) -> Option<u64> {
+        let roster = self.roster.as_ref().and_then(Roster::deadline_us);
+        let phase = match &self.phase {
+            Phase::Ended(_) => return None,
+            Phase::Ending { until_us, .. } => *until_us,
+            Phase::Fresh | Phase::Greeted | Phase::Prepared => self.heard_us + self.lease_us,
+            Phase::Running { start_us } => {
+                let action = self.slice.next_at_us().map(|at_us| start_us.saturating_add(at_us));
+                let sample = self.sampling.as_ref().map(Sampling::next_us);
+                let lease = Some(self.heard_us + self.lease_us);
+                [action, sample, lease].into_iter().flatten().min().unwrap_or(u64::MAX)
+            }
+        };
+        Some(roster.map_or(phase, |roster| roster.min(phase)))
+    }
+
+    /// Hands what was said to the writer; a reader that is gone means that the orchestrator is.
+    pub(super) fn flush(&mut self) {
+        if !self.outlet.flush() {
+            self.abandon("nobody reads its output: the orchestrator is gone".into());
+        }
+    }
+
+    /// The agent's end, once [`deadline_us`](Self::deadline_us) says that it has come.
+    pub(super) fn end(self) -> Result<(), AgentError> {
+        self.outlet.close(LAST_WORDS_WAIT);
+        match self.phase {
+            Phase::Ended(Some(failure)) => Err(failure),
+            _ => Ok(()),
+        }
+    }
+
+    /// Something that is no request came in.
+    pub(super) fn malformed(&mut self, error: String) {
+        self.heard_us = monotonic_us();
+        self.problem(error);
+    }
+
+    /// Carries a request out.
+    pub(super) fn request(&mut self, request: Request) {
+        self.heard_us = monotonic_us();
+        match (request, &self.phase) {
+            (Request::Stop, Phase::Ending { .. } | Phase::Ended(_)) => {}
+            (Request::Stop, _) => self.kill_everything(None),
+            (Request::Hello { version, lease_ms, run: _ }, Phase::Fresh) => self.hello(version, lease_ms),
+            (request, Phase::Fresh) => {
+                self.refuse(format!("the first line must be hello, not {}", name(&request)));
+            }
+            (Request::Clock { token }, _) => {
+                self.outlet.say(&Notice::Clock { token, monotonic_us: monotonic_us(), unix_us: unix_us() });
+            }
+            (Request::Renew, _) => {}
+            (Request::Prepare { net, listen, metrics, sample_every_ms, nodes }, Phase::Greeted) => {
+                let common =
+                    Common { executable: self.executable.clone(), net, metrics, events: self.events.clone() };
+                self.sample_every_us =
+                    sample_every_ms.clamp(*SAMPLE_EVERY_MS.start(), *SAMPLE_EVERY_MS.end()) * 1000;
+                match prepare(common, listen, nodes) {
+                    Ok(roster) => self.prepared(roster),
+                    Err(error) => self.problem(error),
+                }
+            }
+            (Request::Schedule { actions }, Phase::Prepared) => self.schedule(actions),
+            (Request::Addresses { nodes }, Phase::Prepared) => self.addresses(nodes),
+            (Request::Start { at_us }, Phase::Prepared) => {
+                self.phase = Phase::Running { start_us: at_us };
+                self.sampling = Some(Sampling::new(self.sample_every_us, at_us + self.sample_every_us));
+            }
+            (Request::Halt, Phase::Prepared | Phase::Running { .. }) => {
+                self.slice.clear();
+                self.deferred.clear();
+            }
+            (request, phase) => {
+                let error = format!("{} is out of order: the agent is {}", name(&request), phase.describe());
+                self.problem(error);
+            }
+        }
+    }
+
+    fn hello(&mut self, version: u32, lease_ms: u64) {
+        if version != AGENT_PROTOCOL_VERSION {
+            let error = format!(
+                "the orchestrator speaks version {version} of the agents' protocol, this agent (p2ps {}) version \
+                 {AGENT_PROTOCOL_VERSION}: use binaries of one release",
+                env!("CARGO_PKG_VERSION")
+            );
+            return self.refuse(error);
+        }
+        self.lease_us = lease_ms.clamp(*LEASE_MS.start(), *LEASE_MS.end()) * 1000;
+        self.phase = Phase::Greeted;
+        self.outlet.say(&Notice::Ready { version: AGENT_PROTOCOL_VERSION, host: host::facts() });
+    }
+
+    fn prepared(&mut self, roster: Roster) {
+        let nodes: Vec<(NodeIndex, AccessPoint)> = roster.access_points().collect();
+        self.addresses.extend(nodes.iter().copied());
+        self.roster = Some(roster);
+        self.phase = Phase::Prepared;
+        self.outlet.say(&Notice::Prepared { nodes });
+    }
+
+    fn schedule(&mut self, actions: Vec<Action>) {
+        let roster = self.roster.as_ref();
+        let is_here = |node| roster.is_some_and(|roster| roster.contains(node));
+        if let Err(error) = self.slice.extend(actions, is_here) {
+            self.problem(format!("a part of the schedule was refused: {error}"));
+        }
+    }
+
+    fn addresses(&mut self, nodes: Vec<(NodeIndex, AccessPoint)>) {
+        if nodes.len() > LIST_MAX || self.addresses.len() + nodes.len() > ADDRESSES_MAX {
+            return self.problem(format!(
+                "addresses were refused: at most {LIST_MAX} a line and {ADDRESSES_MAX} in all are allowed"
+            ));
+        }
+        self.addresses.extend(nodes);
+    }
+
+    /// Does what is due.
+    pub(super) fn advance(&mut self, now_us: u64) {
+        if let Phase::Running { start_us } = self.phase {
+            for _ in 0..ACTIONS_PER_TURN {
+                let Some(action) = self.slice.due(monotonic_us().saturating_sub(start_us)) else { break };
+                self.carry_out(action, start_us);
+            }
+            self.sample(now_us);
+        }
+        if !matches!(self.phase, Phase::Ending { .. } | Phase::Ended(_))
+            && now_us >= self.heard_us + self.lease_us
+        {
+            let reason = format!("no word from the orchestrator for {} ms", self.lease_us / 1000);
+            self.abandon(reason);
+        }
+        if let Some(roster) = &mut self.roster {
+            let (overdue, faded) = (roster.kill_overdue(now_us), roster.faded(now_us));
+            for node in overdue {
+                let seconds = LEAVE_WAIT_US / 1_000_000;
+                self.problem(format!("node {node} has not left within {seconds} s; it was killed"));
+            }
+            self.exited(faded);
+        }
+        self.finish(now_us);
+    }
+
+    fn sample(&mut self, now_us: u64) {
+        let (Some(sampling), Some(roster)) = (&mut self.sampling, &self.roster) else { return };
+        if let Some(notice) = sampling.tick(now_us, || roster.ask_samples()) {
+            self.outlet.say(&notice);
+        }
+    }
+
+    fn carry_out(&mut self, action: Action, start_us: u64) {
+        let Some(roster) = &mut self.roster else { return };
+        let planned_us = start_us.saturating_add(action.at_us);
+        let not_running = || Some("the node is not running".to_owned());
+        let error = match &action.kind {
+            ActionKind::Spawn { .. } => return self.spawn(action, start_us),
+            ActionKind::Lookup { operation, key } => {
+                let (operation, key) = (*operation, *key);
+                let order = Order::Lookup { operation, key, intended_us: planned_us };
+                if !roster.order(action.node, &order) {
+                    self.outlet.say(&Notice::NotIssued { operation, planned_us });
+                }
+                return;
+            }
+            ActionKind::Kill => {
+                self.deferred.remove(&action.node);
+                if roster.kill(action.node) { None } else { not_running() }
+            }
+            ActionKind::Leave => {
+                if roster.leave(action.node, monotonic_us() + LEAVE_WAIT_US) {
+                    None
+                } else {
+                    not_running()
+                }
+            }
+        };
+        self.achieved(action.index, planned_us, error);
+    }
+
+    fn spawn(&mut self, action: Action, start_us: u64) {
+        let (Some(roster), ActionKind::Spawn { via }) = (&mut self.roster, &action.kind) else { return };
+        let join: Vec<AccessPoint> =
+            via.iter().filter_map(|node| self.addresses.get(node)).copied().collect();
+        let error = if join.is_empty() && !via.is_empty() {
+            Some(format!("no address is known of any node that it should join by ({via:?})"))
+        } else {
+            match roster.start(action.node, join) {
+                Ok(()) => None,
+                Err(StartError::Ending) => {
+                    self.deferred.insert(action.node, action);
+                    return;
+                }
+                Err(error) => Some(error.to_string()),
+            }
+        };
+        self.achieved(action.index, start_us.saturating_add(action.at_us), error);
+    }
+
+    fn achieved(&mut self, index: u64, planned_us: u64, error: Option<String>) {
+        self.outlet.say(&Notice::Achieved { index, planned_us, achieved_us: monotonic_us(), error });
+    }
+
+    /// Something came from a node.
+    pub(super) fn node_event(&mut self, event: NodeEvent) {
+        let NodeEvent { life, what } = event;
+        match what {
+            Heard::Words(words) => {
+                for word in words {
+                    self.word(life, word);
+                }
+            }
+            Heard::Rubbish(error) => {
+                self.problem(format!(
+                    "node {} does not speak as a node should: {error}; it is killed",
+                    life.node
+                ));
+                if let Some(roster) = &mut self.roster {
+                    roster.condemn(life);
+                }
+            }
+            Heard::Silence { stderr } => {
+                let ended = self.roster.as_mut().and_then(|roster| roster.silent(life, stderr));
+                self.exited(ended);
+            }
+        }
+    }
+
+    fn word(&mut self, life: Life, word: Word) {
+        let Word { report, bytes } = word;
+        match report {
+            Report::Sample(sample) => {
+                let Some(sampling) = &mut self.sampling else { return };
+                if let Some(notice) = sampling.answer(monotonic_us(), life.node, *sample, bytes) {
+                    self.outlet.say(&notice);
+                }
+                return;
+            }
+            Report::Listening { .. } => {
+                if let Some(roster) = &mut self.roster {
+                    roster.listening(life);
+                }
+            }
+            _ => {}
+        }
+        self.outlet.say(&Notice::Node { node: life.node, report });
+    }
+
+    /// Reaps what has ended, and starts again what waited for it.
+    pub(super) fn reap(&mut self) {
+        let Some(roster) = &mut self.roster else { return };
+        let now_us = monotonic_us();
+        let (told, gone) = roster.reap(now_us);
+        self.exited(told);
+        for node in gone {
+            if let Some(sampling) = &mut self.sampling
+                && let Some(notice) = sampling.gone(now_us, node)
+            {
+                self.outlet.say(&notice);
+            }
+            if let Phase::Running { start_us } = self.phase
+                && let Some(action) = self.deferred.remove(&node)
+            {
+                self.spawn(action, start_us);
+            }
+        }
+    }
+
+    fn exited(&mut self, ended: impl IntoIterator<Item = Ended>) {
+        for Ended { node, at_us, status, expected, stderr } in ended {
+            self.outlet.say(&Notice::Exited { node, at_us, status, expected, stderr });
+        }
+    }
+
+    fn problem(&mut self, error: String) {
+        self.outlet.say(&Notice::Problem { error });
+    }
+
+    fn refuse(&mut self, error: String) {
+        self.problem(error.clone());
+        self.kill_everything(Some(AgentError::Refused(error)));
+    }
+
+    /// The dead man's switch.
+    pub(super) fn abandon(&mut self, reason: String) {
+        if matches!(self.phase, Phase::Ending { .. } | Phase::Ended(_)) {
+            return;
+        }
+        self.problem(format!("the agent gives up and kills its nodes: {reason}"));
+        self.kill_everything(Some(AgentError::Abandoned(reason)));
+    }
+
+    fn kill_everything(&mut self, failure: Option<AgentError>) {
+        self.slice.clear();
+        self.deferred.clear();
+        self.sampling = None;
+        if let Some(roster) = &mut self.roster {
+            roster.kill_all();
+        }
+        self.phase = Phase::Ending { until_us: monotonic_us() + KILL_WAIT_US, failure };
+        self.finish(monotonic_us());
+    }
+
+    /// Ends the agent, once nothing is left of its nodes.
+    fn finish(&mut self, now_us: u64) {
+        let Phase::Ending { until_us, failure } = &mut self.phase else { return };
+        let overdue = now_us >= *until_us;
+        if !overdue && !self.roster.as_ref().is_none_or(Roster::is_quiet) {
+            return;
+        }
+        let failure = failure.take();
+        self.phase = Phase::Ended(failure);
+        if overdue {
+            self.problem("not all nodes that were killed have ended".into());
+        }
+        self.outlet.say(&Notice::Stopped);
+    }
+}
+
+impl Phase {
+    fn describe(&self) -> &'static str {
+        match self {
+            Phase::Fresh => "waiting for hello",
+            Phase::Greeted => "waiting for prepare",
+            Phase::Prepared => "prepared and waiting for the schedule, addresses or start",
+            Phase::Running { .. } => "running",
+            Phase::Ending { .. } | Phase::Ended(_) => "ending",
+        }
+    }
+}
+
+fn name(request: &Request) -> &'static str {
+    match request {
+        Request::Hello { .. } => "hello",
+        Request::Prepare { .. } => "prepare",
+        Request::Schedule { .. } => "schedule",
+        Request::Addresses { .. } => "addresses",
+        Request::Clock { .. } => "clock",
+        Request::Start { .. } => "start",
+        Request::Renew => "renew",
+        Request::Halt => "halt",
+        Request::Stop => "stop",
+    }
+}
+
+/// This very binary: nodes run what their agent is.
+fn executable() -> PathBuf {
+    match std::env::current_exe() {
+        Ok(path) if path.exists() => path,
+        // It was replaced or removed meanwhile; the kernel still has it.
+        _ => Path::new("/proc/self/exe").to_owned(),
+    }
+}
+
+fn prepare(common: Common, listen: std::net::IpAddr, nodes: Vec<NodeSlot>) -> Result<Roster, String> {
+    if nodes.len() > NODES_MAX {
+        return Err(format!("{} nodes were asked for; an agent takes at most {NODES_MAX}", nodes.len()));
+    }
+    let ring = common.net.ring();
+    let mut seen = std::collections::HashSet::new();
+    for NodeSlot { node, id, .. } in &nodes {
+        if !seen.insert(*node) {
+            return Err(format!("node {node} was given twice"));
+        }
+        if !ring.contains(*id) {
+            return Err(format!("the id {id} of node {node} does not lie on the ring of {ring} ids"));
+        }
+    }
+    if listen.is_unspecified() {
+        return Err(format!("{listen} is no address at which nodes can be reached"));
+    }
+    let reservations = ports::reserve(listen, nodes.len())
+        .map_err(|error| format!("ports for {} nodes cannot be had: {error}", nodes.len()))?;
+    Ok(Roster::new(common, nodes, reservations))
+}

@@ -1,0 +1,201 @@
+//! The ways to the agents: for each host a task that writes to its agent, and one that reads from it and waits for its end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use p2ps::access_point::AccessPoint;
+use p2ps::agent::lines::LineBuffer;
+use p2ps::agent::protocol::{Action, LIST_MAX, NOTICE_BYTES_MAX, NodeIndex, Notice, Request};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
+
+use crate::backend::{AgentConnection, AgentProcess};
+use crate::schedule::{HostIndex, Schedule};
+
+/// The most things that wait to be said to an agent; one that lets more wait is given up.
+const OUTGOING_MAX: usize = 256;
+
+/// How long an agent that has closed its output may take to end; then it is killed. A little more than an agent needs to
+/// end its nodes.
+const EXIT_WAIT: Duration = Duration::from_secs(6);
+
+/// How much of an agent's standard error is kept: the last so many bytes.
+const STDERR_BYTES_MAX: usize = 4 << 10;
+
+/// How much is read at once, in bytes.
+const READ_BYTES_MAX: usize = 64 << 10;
+
+/// What comes from the hosts.
+#[derive(Debug)]
+pub(super) enum HostEvent {
+    /// An agent said something.
+    Said(Notice),
+    /// An agent has ended and was waited for: how, with the last that it wrote to standard error.
+    Ended { status: String, why: String },
+}
+
+/// What is said to an agent.
+#[derive(Debug)]
+pub(super) enum Outgoing {
+    Request(Box<Request>),
+    /// Where all nodes are reached.
+    Addresses(Arc<Vec<(NodeIndex, AccessPoint)>>),
+    /// Its slice of the schedule.
+    Slice(Arc<Schedule>),
+}
+
+/// The orchestrator's end of one agent.
+#[derive(Debug)]
+pub(super) struct AgentHandle {
+    outgoing: mpsc::Sender<Outgoing>,
+    kill: Arc<Notify>,
+}
+
+impl AgentHandle {
+    /// Takes charge of a host's agent; what comes from it goes to `events`.
+    pub(super) fn new(
+        host: HostIndex,
+        connection: AgentConnection,
+        events: mpsc::Sender<(HostIndex, HostEvent)>,
+    ) -> AgentHandle {
+        let AgentConnection { input, output, errors, process } = connection;
+        let (outgoing, waiting) = mpsc::channel(OUTGOING_MAX);
+        let kill = Arc::new(Notify::new());
+        tokio::spawn(write(host, input, waiting));
+        let errors = tokio::spawn(last_words(errors));
+        let keeper = Keeper { host, process, errors, events, kill: Arc::clone(&kill) };
+        tokio::spawn(keeper.run(output));
+        AgentHandle { outgoing, kill }
+    }
+
+    /// Says something to the agent. `false`: too much waits already, or nobody hears it.
+    pub(super) fn say(&self, outgoing: Outgoing) -> bool {
+        self.outgoing.try_send(outgoing).is_ok()
+    }
+
+    /// Kills the agent; its end will be told of.
+    pub(super) fn kill(&self) {
+        self.kill.notify_one();
+    }
+}
+
+struct Keeper {
+    host: HostIndex,
+    process: AgentProcess,
+    errors: JoinHandle<String>,
+    events: mpsc::Sender<(HostIndex, HostEvent)>,
+    kill: Arc<Notify>,
+}
+
+impl Keeper {
+    async fn run(mut self, output: Box<dyn AsyncRead + Send + Unpin>) {
+        let kill = Arc::clone(&self.kill);
+        let why = tokio::select! {
+            why = self.read(output) => why,
+            () = kill.notified() => {
+                self.process.kill();
+                "it was killed".to_owned()
+            }
+        };
+        let status = tokio::select! {
+            status = self.process.end(EXIT_WAIT) => Some(status),
+            () = kill.notified() => None,
+        };
+        let status = match status {
+            Some(status) => status,
+            None => self.process.end(Duration::ZERO).await,
+        };
+        let stderr = tokio::time::timeout(Duration::from_secs(1), &mut self.errors).await;
+        let stderr = stderr.ok().and_then(Result::ok).unwrap_or_default();
+        let why = if stderr.is_empty() { why } else { format!("{why}; it said: {stderr}") };
+        self.tell(HostEvent::Ended { status, why }).await;
+    }
+
+    async fn tell(&self, event: HostEvent) {
+        // Nobody hears it only where the run itself has been given up.
+        self.events.send((self.host, event)).await.ok();
+    }
+
+    /// Reads notices until there are no more; says why.
+    async fn read(&self, mut output: Box<dyn AsyncRead + Send + Unpin>) -> String {
+        let mut lines = LineBuffer::new(NOTICE_BYTES_MAX);
+        let mut chunk = vec![0; READ_BYTES_MAX];
+        loop {
+            loop {
+                let notice = match lines.next_line() {
+                    Ok(None) => break,
+                    Ok(Some(line)) => serde_json::from_slice(line),
+                    Err(error) => return format!("its agent does not speak as it should: {error}"),
+                };
+                match notice {
+                    Ok(notice) => self.tell(HostEvent::Said(notice)).await,
+                    Err(error) => return format!("its agent does not speak as it should: {error}"),
+                }
+            }
+            match output.read(&mut chunk).await {
+                Ok(0) => return "its agent has gone".to_owned(),
+                Ok(length) => lines.extend(&chunk[..length]),
+                Err(error) => return format!("its agent cannot be heard: {error}"),
+            }
+        }
+    }
+}
+
+async fn last_words(mut errors: Box<dyn AsyncRead + Send + Unpin>) -> String {
+    let mut tail = Vec::new();
+    let mut chunk = [0; 1024];
+    while let Ok(length @ 1..) = errors.read(&mut chunk).await {
+        tail.extend_from_slice(&chunk[..length]);
+        let excess = tail.len().saturating_sub(STDERR_BYTES_MAX);
+        tail.drain(..excess);
+    }
+    String::from_utf8_lossy(&tail).trim().to_owned()
+}
+
+/// Writes to an agent until nothing more will come, or it does not read: its end is seen elsewhere.
+async fn write(
+    host: HostIndex,
+    mut input: Box<dyn AsyncWrite + Send + Unpin>,
+    mut waiting: mpsc::Receiver<Outgoing>,
+) {
+    while let Some(outgoing) = waiting.recv().await {
+        let written = match outgoing {
+            Outgoing::Request(request) => write_line(&mut input, &request).await,
+            Outgoing::Addresses(nodes) => write_addresses(&mut input, &nodes).await,
+            Outgoing::Slice(schedule) => write_slice(&mut input, &schedule, host).await,
+        };
+        if written.is_err() {
+            return;
+        }
+    }
+}
+
+type Input = Box<dyn AsyncWrite + Send + Unpin>;
+
+async fn write_line(input: &mut Input, request: &Request) -> std::io::Result<()> {
+    let mut line = serde_json::to_vec(request)?;
+    line.push(b'\n');
+    input.write_all(&line).await?;
+    input.flush().await
+}
+
+async fn write_addresses(input: &mut Input, nodes: &[(NodeIndex, AccessPoint)]) -> std::io::Result<()> {
+    for nodes in nodes.chunks(LIST_MAX) {
+        write_line(input, &Request::Addresses { nodes: nodes.to_vec() }).await?;
+    }
+    Ok(())
+}
+
+async fn write_slice(input: &mut Input, schedule: &Schedule, host: HostIndex) -> std::io::Result<()> {
+    let is_here =
+        |action: &&Action| schedule.nodes.get(action.node as usize).is_some_and(|node| node.host == host);
+    let mut here = schedule.actions.iter().filter(is_here).cloned();
+    loop {
+        let actions: Vec<Action> = here.by_ref().take(LIST_MAX).collect();
+        if actions.is_empty() {
+            return Ok(());
+        }
+        write_line(input, &Request::Schedule { actions }).await?;
+    }
+}

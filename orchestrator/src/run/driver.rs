@@ -1,0 +1,401 @@
+//! Carries a run out: gives the machine what happens and does what it says.
+
+use std::fs;
+use std::io::BufWriter;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use p2ps::agent::clock::monotonic_us;
+use p2ps::agent::protocol::{AGENT_PROTOCOL_VERSION, NodeSlot, Request};
+use p2ps::config::PROTOCOL_VERSION;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use super::agents::{AgentHandle, HostEvent, Outgoing};
+use super::cleanup::{self, Cleaned};
+use super::journal::{Entry, Journal};
+use super::machine::{Effect, Ending, Machine, Settings, Stage};
+use super::manifest::{self, HostManifest, Manifest};
+use super::outstanding::Outstanding;
+use super::process::ProcessIdentity;
+use super::{RunError, Status, Watcher};
+use crate::backend::Backend;
+use crate::check::{self, Verdict};
+use crate::plan::{Plan, resolved_yaml};
+use crate::record::{Recorder, RunDirectory, RunRecord};
+use crate::report::{MetricsBoard, MetricsServer};
+use crate::schedule::{HostIndex, Schedule, schedule, write_jsonl};
+
+/// How often nodes are sampled, in milliseconds.
+const SAMPLE_EVERY_MS: u64 = 1000;
+
+/// How often the machine is told that time passes.
+const TICK_EVERY: Duration = Duration::from_millis(50);
+
+/// How often the metrics that are served are brought up to date.
+const PUBLISH_EVERY: Duration = Duration::from_secs(1);
+
+/// The most notices of agents that wait to be recorded; more wait in the agents' pipes.
+const EVENTS_MAX: usize = 4096;
+
+/// What is to be run.
+#[derive(Debug)]
+pub struct Job {
+    /// The plan.
+    pub plan: Plan,
+    /// Its file.
+    pub plan_path: PathBuf,
+    /// Where.
+    pub backend: Backend,
+    /// Where run directories are made.
+    pub out: PathBuf,
+    /// The command line, for the manifest.
+    pub command: Vec<String>,
+    /// Where the run's metrics are served, if they are; then each node serves its own on its host's loopback too.
+    pub metrics: Option<SocketAddr>,
+}
+
+/// A run that is over.
+#[derive(Debug)]
+pub struct Finished {
+    /// Its directory.
+    pub directory: RunDirectory,
+    /// Why it ended.
+    pub ending: Ending,
+    /// All that was recorded.
+    pub record: RunRecord,
+    /// What is to be thought of it.
+    pub verdict: Verdict,
+    /// The hosts that were lost: name and reason.
+    pub lost: Vec<(String, String)>,
+    /// What the clean-up found, which should be nothing.
+    pub cleaned: Cleaned,
+}
+
+/// Carries out a run from its beginning to its verdict. SIGINT and SIGTERM end it in order; twice, at once. When it
+/// returns, nothing that it started on this host runs any more.
+///
+/// # Errors
+/// [`RunError`] where the run could not be begun, or its directory not be written.
+pub fn carry_out(job: Job, watcher: &mut dyn Watcher) -> Result<Finished, RunError> {
+    let schedule = Arc::new(schedule(&job.plan, job.backend.hosts()));
+    let directory = RunDirectory::create(&job.out, &job.plan)?;
+    watcher.begun(&directory, &schedule);
+    let manifest = begin(&job, &directory, &schedule)?;
+    let mut journal = Journal::open(&directory.journal())?;
+    journal.write(Entry::Run { orchestrator: ProcessIdentity::of(std::process::id()) })?;
+    let recorder = Recorder::create(&directory, &job.plan, &schedule)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| RunError::System { what: "start an event loop", source })?;
+    let outstanding = Outstanding::new(&schedule);
+    let driven = runtime.block_on(async {
+        let board = MetricsBoard::new();
+        let _server = match job.metrics {
+            Some(address) => {
+                let server = MetricsServer::serve(address, board.clone()).await?;
+                watcher.serving(server.address());
+                Some(server)
+            }
+            None => None,
+        };
+        let mut driver =
+            Driver::start(&job, &directory, &schedule, manifest, journal, recorder, outstanding)?;
+        driver.drive(&board, watcher).await.map(|()| driver.into_parts())
+    });
+    // Whatever went wrong: agents are killed with their tasks, and then nothing may be left.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    let cleaned = cleanup::clean(&directory.journal())?;
+    let Parts { mut manifest, mut journal, recorder, ending, ended_us } = driven?;
+    if cleaned.left.is_empty() {
+        journal.write(Entry::Ended)?;
+    }
+    manifest.ended = Some(manifest::now());
+    manifest.ending = Some(format!("{ending:?}").to_lowercase());
+    write_manifest(&manifest, &directory)?;
+    let record = recorder.finish(ended_us)?;
+    let verdict = check::conclude(&directory, &job.plan, &schedule, &record)?;
+    let lost = manifest.hosts.into_iter().filter_map(|host| Some((host.name, host.lost?))).collect();
+    Ok(Finished { directory, ending, record, verdict, lost, cleaned })
+}
+
+/// Writes down what is known before anything is started.
+fn begin(job: &Job, directory: &RunDirectory, schedule: &Schedule) -> Result<Manifest, RunError> {
+    let failed = |path: PathBuf| move |source| RunError::File { path, source };
+    let text = fs::read(&job.plan_path).map_err(failed(job.plan_path.clone()))?;
+    fs::write(directory.plan(), text).map_err(failed(directory.plan()))?;
+    fs::write(directory.resolved(), resolved_yaml(&job.plan)).map_err(failed(directory.resolved()))?;
+    let write_schedule = || {
+        let mut file = BufWriter::new(fs::File::create(directory.schedule())?);
+        write_jsonl(&schedule.actions, &mut file)?;
+        file.flush()
+    };
+    write_schedule().map_err(failed(directory.schedule()))?;
+    let node_binary = job.backend.node_binary().to_owned();
+    let host =
+        |host| HostManifest { name: job.backend.host_name(host).to_owned(), ..HostManifest::default() };
+    let manifest = Manifest {
+        orchestrator_version: env!("CARGO_PKG_VERSION"),
+        protocol_version: PROTOCOL_VERSION,
+        agent_protocol_version: AGENT_PROTOCOL_VERSION,
+        node_binary_sha256: manifest::sha256(&node_binary).map_err(failed(node_binary.clone()))?,
+        node_binary,
+        plan: job.plan_path.clone(),
+        seed: job.plan.seed,
+        command: job.command.clone(),
+        began: manifest::now(),
+        started: None,
+        ended: None,
+        ending: None,
+        hosts: (0..job.backend.hosts()).map(host).collect(),
+    };
+    write_manifest(&manifest, directory)?;
+    Ok(manifest)
+}
+
+fn write_manifest(manifest: &Manifest, directory: &RunDirectory) -> Result<(), RunError> {
+    let path = directory.manifest();
+    manifest.write(&path).map_err(|source| RunError::File { path, source })
+}
+
+struct Driver<'a> {
+    job: &'a Job,
+    directory: &'a RunDirectory,
+    schedule: &'a Arc<Schedule>,
+    manifest: Manifest,
+    journal: Journal,
+    recorder: Recorder,
+    outstanding: Outstanding,
+    machine: Machine,
+    agents: Vec<AgentHandle>,
+    /// Agents whose processes have not ended yet.
+    running: usize,
+    events: mpsc::Receiver<(HostIndex, HostEvent)>,
+    effects: Vec<Effect>,
+}
+
+/// What is left of a driver when it is done.
+struct Parts {
+    manifest: Manifest,
+    journal: Journal,
+    recorder: Recorder,
+    ending: Ending,
+    ended_us: u64,
+}
+
+impl<'a> Driver<'a> {
+    /// Starts all agents, each after it was journalled, and greets them.
+    fn start(
+        job: &'a Job,
+        directory: &'a RunDirectory,
+        schedule: &'a Arc<Schedule>,
+        manifest: Manifest,
+        mut journal: Journal,
+        recorder: Recorder,
+        outstanding: Outstanding,
+    ) -> Result<Driver<'a>, RunError> {
+        let hosts = job.backend.hosts();
+        let (tell, events) = mpsc::channel(EVENTS_MAX);
+        let mut agents = Vec::new();
+        for host in 0..hosts {
+            journal.write(Entry::AgentStarting {
+                host,
+                backend: job.backend.name().to_owned(),
+                program: job.backend.node_binary().to_owned(),
+            })?;
+            let connection = job.backend.start(host)?;
+            // One that has ended already has no identity, and needs none.
+            if let Some(process) = ProcessIdentity::of(connection.process.pid()) {
+                journal.write(Entry::AgentStarted { host, process })?;
+            }
+            agents.push(AgentHandle::new(host, connection, tell.clone()));
+        }
+        let settings = Settings { end_us: schedule.end_us, sample_every_us: SAMPLE_EVERY_MS * 1000 };
+        let mut effects = Vec::new();
+        let name = directory.path().display().to_string();
+        let machine = Machine::new(settings, &name, hosts, monotonic_us(), &mut effects);
+        let running = agents.len();
+        Ok(Driver {
+            job,
+            directory,
+            schedule,
+            manifest,
+            journal,
+            recorder,
+            outstanding,
+            machine,
+            agents,
+            running,
+            events,
+            effects,
+        })
+    }
+
+    async fn drive(&mut self, board: &MetricsBoard, watcher: &mut dyn Watcher) -> Result<(), RunError> {
+        let no_signal = |source| RunError::System { what: "be told of signals", source };
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signal)?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(no_signal)?;
+        let mut ticks = tokio::time::interval(TICK_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut published = Instant::now();
+        self.carry_out_effects()?;
+        while self.machine.stage() != Stage::Finished || self.running > 0 {
+            tokio::select! {
+                biased;
+                _ = interrupt.recv() => self.interrupt(watcher),
+                _ = terminate.recv() => self.interrupt(watcher),
+                Some((host, event)) = self.events.recv() => {
+                    self.host_event(host, event)?;
+                    if self.machine.stage() == Stage::Preparing {
+                        self.tick(None);
+                    }
+                }
+                _ = ticks.tick() => {
+                    let over_us = self.schedule.end_us;
+                    let draining = self.machine.stage() == Stage::Draining;
+                    self.tick(draining.then(|| self.outstanding.count(over_us)));
+                    watcher.progress(&self.status(), &self.recorder);
+                    if self.job.metrics.is_some() && published.elapsed() >= PUBLISH_EVERY {
+                        published = Instant::now();
+                        board.publish(&self.recorder);
+                    }
+                }
+            }
+            self.carry_out_effects()?;
+        }
+        watcher.progress(&self.status(), &self.recorder);
+        Ok(())
+    }
+
+    fn into_parts(self) -> Parts {
+        Parts {
+            ending: self.machine.ending(),
+            ended_us: self.machine.ended_us().unwrap_or(0),
+            manifest: self.manifest,
+            journal: self.journal,
+            recorder: self.recorder,
+        }
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            stage: self.machine.stage(),
+            run_us: self.machine.run_us(monotonic_us()),
+            end_us: self.schedule.end_us,
+            hosts: self.job.backend.hosts(),
+            nodes: self.schedule.nodes.len() as u32,
+        }
+    }
+
+    fn tick(&mut self, outstanding: Option<usize>) {
+        self.machine.tick(monotonic_us(), outstanding, &mut self.effects);
+    }
+
+    fn interrupt(&mut self, watcher: &mut dyn Watcher) {
+        watcher.interrupted(self.machine.stage());
+        self.machine.interrupt(monotonic_us(), &mut self.effects);
+    }
+
+    fn host_event(&mut self, host: HostIndex, event: HostEvent) -> Result<(), RunError> {
+        match event {
+            HostEvent::Said(notice) => {
+                let start_us = self.machine.host(host).start_us;
+                self.machine.notice(monotonic_us(), host, &notice, &mut self.effects);
+                self.outstanding.notice(start_us.unwrap_or(0), &notice);
+                self.recorder.notice(host, start_us, &notice)?;
+            }
+            HostEvent::Ended { status, why } => {
+                self.running -= 1;
+                self.journal.write(Entry::AgentEnded { host, status: status.clone() })?;
+                self.lost(host, &format!("{why} ({status})"))?;
+                self.tick(None);
+            }
+        }
+        Ok(())
+    }
+
+    /// A host's agent is gone, or as good as gone.
+    fn lost(&mut self, host: HostIndex, reason: &str) -> Result<(), RunError> {
+        if !self.machine.host(host).is_there() || self.machine.lost(host) {
+            return Ok(());
+        }
+        self.outstanding.host_lost(host);
+        self.manifest.hosts[host as usize].lost = Some(reason.to_owned());
+        self.recorder.host_lost(host, self.machine.run_us(monotonic_us()), reason)?;
+        Ok(())
+    }
+
+    fn carry_out_effects(&mut self) -> Result<(), RunError> {
+        // Giving a host up may make room for a further effect, but only one more of each.
+        while !self.effects.is_empty() {
+            for effect in std::mem::take(&mut self.effects) {
+                self.carry_out(effect)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, effect: Effect) -> Result<(), RunError> {
+        match effect {
+            Effect::Send(host, request) => {
+                if matches!(request, Request::Start { .. }) {
+                    self.started(host)?;
+                }
+                self.say(host, Outgoing::Request(Box::new(request)))
+            }
+            Effect::Prepare(host) => {
+                let request = self.prepare(host);
+                self.say(host, Outgoing::Request(Box::new(request)))
+            }
+            Effect::SendSchedule(host) => {
+                let addresses = Arc::new(self.machine.addresses());
+                self.say(host, Outgoing::Addresses(addresses))?;
+                self.say(host, Outgoing::Slice(Arc::clone(self.schedule)))
+            }
+            Effect::Measured(host, clock) => {
+                self.recorder.clock_error(host, clock.error_us);
+                self.manifest.hosts[host as usize].measured(clock);
+                Ok(())
+            }
+            Effect::GiveUp(host, reason) => {
+                self.agents[host as usize].kill();
+                self.lost(host, &reason)
+            }
+        }
+    }
+
+    fn say(&mut self, host: HostIndex, outgoing: Outgoing) -> Result<(), RunError> {
+        if !self.machine.host(host).is_there() || self.agents[host as usize].say(outgoing) {
+            return Ok(());
+        }
+        self.agents[host as usize].kill();
+        self.lost(host, "its agent does not listen")
+    }
+
+    fn started(&mut self, host: HostIndex) -> Result<(), RunError> {
+        let state = self.machine.host(host);
+        let entry = &mut self.manifest.hosts[host as usize];
+        entry.facts.clone_from(&state.facts);
+        entry.start_us = state.start_us;
+        if self.manifest.started.is_none() {
+            self.manifest.started = Some(manifest::now());
+        }
+        write_manifest(&self.manifest, self.directory)
+    }
+
+    fn prepare(&self, host: HostIndex) -> Request {
+        let here = self.schedule.nodes.iter().filter(|node| node.host == host);
+        let nodes: Vec<NodeSlot> = here.map(|node| node.slot).collect();
+        Request::Prepare {
+            net: self.job.plan.net,
+            listen: self.job.backend.listen(host),
+            metrics: self.job.metrics.is_some(),
+            sample_every_ms: SAMPLE_EVERY_MS,
+            nodes,
+        }
+    }
+}

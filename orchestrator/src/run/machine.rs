@@ -1,0 +1,664 @@
+//! A run as a state machine: what is heard goes in, what is to be done comes out. It knows no process, no stream and no
+//! clock, so each of its ways can be tested.
+//!
+//! ```text
+//! preparing --all hosts measured--> running --the schedule's end, or an interrupt--> draining
+//!     |                                |                                                 |
+//!     +--interrupt, no host left-------+----> stopping <--all operations have ended------+
+//!                                               |
+//!                                               +--all agents have stopped--> finished
+//! ```
+
+use std::ops::RangeInclusive;
+
+use p2ps::access_point::AccessPoint;
+use p2ps::agent::protocol::{AGENT_PROTOCOL_VERSION, HostFacts, NodeIndex, Notice, Request};
+
+use super::clock::{self, ClockOffset, EXCHANGES_AT_START, Exchange};
+use crate::schedule::HostIndex;
+
+/// How long an agent lives without a word, in milliseconds.
+pub const LEASE_MS: u64 = 5_000;
+
+/// How often each agent gets a word at least, in microseconds.
+const RENEW_EVERY_US: u64 = 1_000_000;
+
+/// How often clocks are compared during the run, in microseconds.
+const CLOCK_EVERY_US: u64 = 10_000_000;
+
+/// How long a host may take for each step of its preparation, in microseconds.
+const PREPARE_WAIT_US: u64 = 60_000_000;
+
+/// How long a host may be silent in a run, in microseconds; it is given up then.
+const SILENCE_MAX_US: u64 = 20_000_000;
+
+/// How far ahead the common start lies, in microseconds: time for it to reach every host.
+const START_MARGIN_US: RangeInclusive<u64> = 100_000..=10_000_000;
+
+/// How long the last operations may take to end, in microseconds.
+const DRAIN_WAIT_US: u64 = 12_000_000;
+
+/// How long they may take after an interrupt, in microseconds.
+const INTERRUPTED_DRAIN_WAIT_US: u64 = 3_000_000;
+
+/// How long the last samples may take beyond two intervals, in microseconds.
+const SAMPLE_WAIT_US: u64 = 1_000_000;
+
+/// How long agents may take to stop, in microseconds; they are killed then.
+const STOP_WAIT_US: u64 = 10_000_000;
+
+/// What a run's machine has to know of its plan.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// When the schedule ends, in microseconds since the start.
+    pub end_us: u64,
+    /// How often nodes are sampled, in microseconds.
+    pub sample_every_us: u64,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Say this to a host's agent.
+    Send(HostIndex, Request),
+    /// Ask a host's agent to prepare its nodes.
+    Prepare(HostIndex),
+    /// Send a host all addresses, and its slice of the schedule.
+    SendSchedule(HostIndex),
+    /// Kill a host's agent: it cannot be worked with. Why, for people.
+    GiveUp(HostIndex, String),
+    /// A host's clock has been measured.
+    Measured(HostIndex, ClockOffset),
+}
+
+/// How far the run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Agents start, prepare, and get their schedules.
+    Preparing,
+    /// Agents carry out their schedules.
+    Running,
+    /// The schedule is over; what is under way may end.
+    Draining,
+    /// Agents were told to stop.
+    Stopping,
+    /// All agents are gone.
+    Finished,
+}
+
+/// Why a run came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The schedule was carried out.
+    Completed,
+    /// Somebody interrupted it.
+    Interrupted,
+    /// No host was left.
+    NoHosts,
+}
+
+/// A host, as the run sees it.
+#[derive(Clone, Debug, Default)]
+pub struct Host {
+    /// What its agent said of it.
+    pub facts: Option<HostFacts>,
+    /// Where its nodes are reached.
+    pub nodes: Vec<(NodeIndex, AccessPoint)>,
+    /// Its clock, as best measured of late.
+    pub clock: Option<ClockOffset>,
+    /// The run's start on its clock, in microseconds.
+    pub start_us: Option<u64>,
+    step: Step,
+    step_since_us: u64,
+    heard_us: u64,
+    renewed_us: u64,
+    asked: Option<(u64, u64)>,
+    exchanges: Vec<Exchange>,
+    asked_at_us: u64,
+    sampled_us: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Step {
+    #[default]
+    Greeting,
+    Preparing,
+    Prepared,
+    Measuring,
+    Ready,
+    Stopped,
+    Gone,
+}
+
+/// The state of a run. All times are microseconds on the orchestrator's monotonic clock.
+#[derive(Debug)]
+pub struct Machine {
+    settings: Settings,
+    stage: Stage,
+    ending: Ending,
+    hosts: Vec<Host>,
+    token: u64,
+    start_us: u64,
+    /// When the present stage ends at the latest.
+    until_us: u64,
+    /// When draining, or else stopping, began.
+    over_us: Option<u64>,
+    /// When agents were told to stop, or were all gone.
+    stopped_us: Option<u64>,
+    interrupts: u32,
+}
+
+impl Machine {
+    /// A run on `hosts` hosts whose agents have just been started; greets them.
+    pub fn new(settings: Settings, run: &str, hosts: u32, now_us: u64, out: &mut Vec<Effect>) -> Machine {
+        let host = Host { step_since_us: now_us, heard_us: now_us, renewed_us: now_us, ..Host::default() };
+        let hello =
+            Request::Hello { version: AGENT_PROTOCOL_VERSION, run: run.to_owned(), lease_ms: LEASE_MS };
+        out.extend((0..hosts).map(|host| Effect::Send(host, hello.clone())));
+        Machine {
+            settings,
+            stage: Stage::Preparing,
+            ending: Ending::Completed,
+            hosts: vec![host; hosts as usize],
+            token: 0,
+            start_us: 0,
+            until_us: u64::MAX,
+            over_us: None,
+            stopped_us: None,
+            interrupts: 0,
+        }
+    }
+
+    /// How far the run is.
+    pub fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// Why it came, or will come, to its end.
+    pub fn ending(&self) -> Ending {
+        self.ending
+    }
+
+    /// A host, as the run sees it.
+    pub fn host(&self, host: HostIndex) -> &Host {
+        &self.hosts[host as usize]
+    }
+
+    /// How many hosts are ready to run, or run.
+    pub fn hosts_ready(&self) -> usize {
+        self.hosts.iter().filter(|host| matches!(host.step, Step::Ready | Step::Stopped)).count()
+    }
+
+    /// The time since the run's start; 0 before it.
+    pub fn run_us(&self, now_us: u64) -> u64 {
+        match self.stage {
+            Stage::Preparing => 0,
+            _ if self.start_us == 0 => 0,
+            _ => now_us.saturating_sub(self.start_us),
+        }
+    }
+
+    /// When the run ended, since its start: an interrupted one with the interrupt, any other when the operations that were
+    /// under way at the schedule's end had had their time.
+    pub fn ended_us(&self) -> Option<u64> {
+        let interrupted = self.ending == Ending::Interrupted;
+        Some(self.run_us(if interrupted { self.over_us? } else { self.stopped_us? }))
+    }
+
+    /// Where all nodes are reached, of all hosts that are there.
+    pub fn addresses(&self) -> Vec<(NodeIndex, AccessPoint)> {
+        let there = self.hosts.iter().filter(|host| host.is_there());
+        there.flat_map(|host| host.nodes.iter().copied()).collect()
+    }
+
+    /// Takes in what a host's agent said.
+    pub fn notice(&mut self, now_us: u64, index: HostIndex, notice: &Notice, out: &mut Vec<Effect>) {
+        let preparing = self.stage == Stage::Preparing;
+        let Some(host) = self.hosts.get_mut(index as usize).filter(|host| host.is_there()) else { return };
+        host.heard_us = now_us;
+        match notice {
+            Notice::Ready { version, host: facts } if host.step == Step::Greeting => {
+                if *version != AGENT_PROTOCOL_VERSION {
+                    let reason = format!(
+                        "its agent (p2ps {}) speaks version {version} of the agents' protocol, this orchestrator \
+                         version {AGENT_PROTOCOL_VERSION}: use binaries of one release",
+                        facts.node_version
+                    );
+                    return out.push(Effect::GiveUp(index, reason));
+                }
+                host.facts = Some(facts.clone());
+                host.enter(Step::Preparing, now_us);
+                out.push(Effect::Prepare(index));
+            }
+            Notice::Prepared { nodes } if host.step == Step::Preparing => {
+                host.nodes.clone_from(nodes);
+                host.enter(Step::Prepared, now_us);
+            }
+            Notice::Clock { token, monotonic_us, .. } => {
+                self.clock(now_us, index, *token, *monotonic_us, out)
+            }
+            Notice::Problem { error } if preparing => {
+                out.push(Effect::GiveUp(index, error.clone()));
+            }
+            Notice::Samples { .. } => host.sampled_us = now_us,
+            Notice::Stopped => host.enter(Step::Stopped, now_us),
+            Notice::Ready { .. } | Notice::Prepared { .. } => {
+                out.push(Effect::GiveUp(index, "its agent speaks out of order".into()));
+            }
+            _ => {}
+        }
+    }
+
+    /// A host's agent is gone. Says whether it had been told to, and was done.
+    pub fn lost(&mut self, index: HostIndex) -> bool {
+        let Some(host) = self.hosts.get_mut(index as usize) else { return false };
+        let orderly = host.step == Step::Stopped && self.stage == Stage::Stopping;
+        host.step = Step::Gone;
+        orderly
+    }
+
+    /// Somebody wants the run to end: in order. Said again: at once.
+    pub fn interrupt(&mut self, now_us: u64, out: &mut Vec<Effect>) {
+        self.interrupts += 1;
+        if self.interrupts > 1 && self.stage != Stage::Finished {
+            let reason = || "the run was interrupted twice".to_owned();
+            out.extend(self.there().into_iter().map(|index| Effect::GiveUp(index, reason())));
+            self.over_us.get_or_insert(now_us);
+            self.stopped_us.get_or_insert(now_us);
+            self.stage = Stage::Stopping;
+            self.until_us = now_us;
+            return;
+        }
+        match self.stage {
+            Stage::Preparing => {
+                self.ending = Ending::Interrupted;
+                self.stop(now_us, out);
+            }
+            Stage::Running => {
+                self.ending = Ending::Interrupted;
+                self.say_to_all(&Request::Halt, out);
+                self.drain(now_us, INTERRUPTED_DRAIN_WAIT_US);
+            }
+            Stage::Draining => self.stop(now_us, out),
+            Stage::Stopping | Stage::Finished => {}
+        }
+    }
+
+    /// Time passes. `outstanding` operations may still end; `None`: they have not been counted now.
+    pub fn tick(&mut self, now_us: u64, outstanding: Option<usize>, out: &mut Vec<Effect>) {
+        if self.stage != Stage::Finished && self.there().is_empty() {
+            if matches!(self.stage, Stage::Preparing | Stage::Running) {
+                self.ending = Ending::NoHosts;
+            }
+            self.over_us.get_or_insert(now_us);
+            self.stopped_us.get_or_insert(now_us);
+            self.stage = Stage::Finished;
+            return;
+        }
+        self.keep_hosts(now_us, out);
+        match self.stage {
+            Stage::Preparing => self.prepare(now_us, out),
+            Stage::Running if now_us >= self.start_us.saturating_add(self.settings.end_us) => {
+                self.drain(now_us, DRAIN_WAIT_US);
+            }
+            Stage::Draining if self.is_drained(now_us, outstanding) => self.stop(now_us, out),
+            Stage::Stopping if now_us >= self.until_us => {
+                for index in self.there() {
+                    out.push(Effect::GiveUp(index, "its agent did not stop in time".into()));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Renews leases, compares clocks, and gives up hosts that are silent.
+    fn keep_hosts(&mut self, now_us: u64, out: &mut Vec<Effect>) {
+        let stage = self.stage;
+        for (index, host) in (0..).zip(&mut self.hosts) {
+            if !host.is_there() || host.step == Step::Stopped {
+                continue;
+            }
+            let silent_us = now_us.saturating_sub(host.heard_us);
+            if stage == Stage::Preparing {
+                let waits_for_us = !matches!(host.step, Step::Prepared | Step::Ready);
+                if waits_for_us && now_us.saturating_sub(host.step_since_us) >= PREPARE_WAIT_US {
+                    let seconds = PREPARE_WAIT_US / 1_000_000;
+                    out.push(Effect::GiveUp(index, format!("it was not ready within {seconds} s")));
+                }
+            } else if stage != Stage::Stopping
+                && silent_us >= SILENCE_MAX_US.max(2 * self.settings.sample_every_us)
+            {
+                out.push(Effect::GiveUp(index, format!("no word from it for {} s", silent_us / 1_000_000)));
+            }
+            if now_us.saturating_sub(host.renewed_us) >= RENEW_EVERY_US {
+                host.renewed_us = now_us;
+                out.push(Effect::Send(index, Request::Renew));
+            }
+            if matches!(stage, Stage::Running | Stage::Draining)
+                && now_us.saturating_sub(host.asked_at_us) >= CLOCK_EVERY_US
+            {
+                host.exchanges.clear();
+                host.ask_clock(&mut self.token, now_us, index, out);
+            }
+        }
+    }
+
+    fn prepare(&mut self, now_us: u64, out: &mut Vec<Effect>) {
+        let there = self.there();
+        if there.iter().all(|index| self.host(*index).step == Step::Prepared) {
+            for index in there {
+                out.push(Effect::SendSchedule(index));
+                let host = &mut self.hosts[index as usize];
+                host.enter(Step::Measuring, now_us);
+                // The answer also says that everything before was taken in.
+                host.ask_clock(&mut self.token, now_us, index, out);
+            }
+        } else if there.iter().all(|index| self.host(*index).step == Step::Ready) {
+            let rtt_us = there.iter().filter_map(|index| self.host(*index).clock).map(|clock| clock.rtt_us);
+            let margin_us = rtt_us.max().unwrap_or(0).saturating_mul(4);
+            let margin_us = margin_us.clamp(*START_MARGIN_US.start(), *START_MARGIN_US.end());
+            self.stage = Stage::Running;
+            self.start_us = now_us + margin_us;
+            for index in there {
+                let host = &mut self.hosts[index as usize];
+                let at_us = host.clock.map_or(self.start_us, |clock| clock.to_host_us(self.start_us));
+                host.start_us = Some(at_us);
+                out.push(Effect::Send(index, Request::Start { at_us }));
+            }
+        }
+    }
+
+    fn clock(&mut self, now_us: u64, index: HostIndex, token: u64, host_us: u64, out: &mut Vec<Effect>) {
+        let host = &mut self.hosts[index as usize];
+        let Some((_, asked_us)) = host.asked.take_if(|(asked, _)| *asked == token) else { return };
+        host.exchanges.push(Exchange { asked_us, answered_us: now_us, host_us });
+        if (host.exchanges.len() as u32) < EXCHANGES_AT_START {
+            return host.ask_clock(&mut self.token, now_us, index, out);
+        }
+        host.clock = clock::best(host.exchanges.drain(..));
+        out.extend(host.clock.map(|clock| Effect::Measured(index, clock)));
+        if host.step == Step::Measuring {
+            host.enter(Step::Ready, now_us);
+        }
+    }
+
+    fn is_drained(&self, now_us: u64, outstanding: Option<usize>) -> bool {
+        let over_us = self.over_us.unwrap_or(now_us);
+        let sample_wait_us = 2 * self.settings.sample_every_us + SAMPLE_WAIT_US;
+        let sampled = self.there().iter().all(|index| self.host(*index).sampled_us > over_us)
+            || now_us >= over_us.saturating_add(sample_wait_us);
+        now_us >= self.until_us || (outstanding == Some(0) && sampled)
+    }
+
+    fn drain(&mut self, now_us: u64, length_max_us: u64) {
+        self.stage = Stage::Draining;
+        self.over_us = Some(now_us);
+        self.until_us = now_us + length_max_us;
+    }
+
+    fn stop(&mut self, now_us: u64, out: &mut Vec<Effect>) {
+        self.say_to_all(&Request::Stop, out);
+        self.over_us.get_or_insert(now_us);
+        self.stopped_us = Some(now_us);
+        self.stage = Stage::Stopping;
+        self.until_us = now_us + STOP_WAIT_US;
+    }
+
+    fn say_to_all(&self, request: &Request, out: &mut Vec<Effect>) {
+        out.extend(self.there().into_iter().map(|index| Effect::Send(index, request.clone())));
+    }
+
+    fn there(&self) -> Vec<HostIndex> {
+        (0..).zip(&self.hosts).filter(|(_, host)| host.is_there()).map(|(index, _)| index).collect()
+    }
+}
+
+impl Host {
+    /// Whether its agent is not known to be gone.
+    pub fn is_there(&self) -> bool {
+        self.step != Step::Gone
+    }
+
+    fn enter(&mut self, step: Step, now_us: u64) {
+        self.step = step;
+        self.step_since_us = now_us;
+    }
+
+    fn ask_clock(&mut self, token: &mut u64, now_us: u64, index: HostIndex, out: &mut Vec<Effect>) {
+        *token += 1;
+        self.asked = Some((*token, now_us));
+        self.asked_at_us = now_us;
+        out.push(Effect::Send(index, Request::Clock { token: *token }));
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::schedule::{PlacedNode, Schedule};
+    use p2ps::agent::protocol::{Action, ActionKind, NodeSlot};
+    use p2ps::id::Id;
+
+    /// `nodes` nodes on `hosts` hosts in turn; operation n is due at n seconds, at node n % `nodes`.
+    pub(crate) fn schedule(nodes: u32, hosts: u32, operations: u64) -> Schedule {
+        let slot = |node| NodeSlot { node, id: Id(u64::from(node)), seed: 0 };
+        let lookup = |operation: u64| Action {
+            index: operation,
+            at_us: operation * 1_000_000,
+            node: (operation % u64::from(nodes)) as u32,
+            kind: ActionKind::Lookup { operation, key: Id(1) },
+        };
+        Schedule {
+            nodes: (0..nodes).map(|node| PlacedNode { slot: slot(node), host: node % hosts }).collect(),
+            actions: (0..operations).map(lookup).collect(),
+            phases: Vec::new(),
+            operations,
+            end_us: operations * 1_000_000,
+        }
+    }
+
+    const SETTINGS: Settings = Settings { end_us: 30_000_000, sample_every_us: 1_000_000 };
+
+    struct Bench {
+        machine: Machine,
+        now_us: u64,
+        out: Vec<Effect>,
+    }
+
+    impl Bench {
+        fn new(hosts: u32) -> Bench {
+            let mut out = Vec::new();
+            let machine = Machine::new(SETTINGS, "test", hosts, 1_000_000, &mut out);
+            Bench { machine, now_us: 1_000_000, out }
+        }
+
+        /// Lets `host`'s agent say something; gives back what is to be done then.
+        fn hear(&mut self, host: HostIndex, notice: &Notice) -> Vec<Effect> {
+            self.now_us += 100;
+            self.machine.notice(self.now_us, host, notice, &mut self.out);
+            self.machine.tick(self.now_us, None, &mut self.out);
+            std::mem::take(&mut self.out)
+        }
+
+        fn pass(&mut self, length_us: u64, outstanding: usize) -> Vec<Effect> {
+            self.now_us += length_us;
+            self.machine.tick(self.now_us, Some(outstanding), &mut self.out);
+            std::mem::take(&mut self.out)
+        }
+
+        /// Brings a host to the point where its clock is asked for.
+        fn prepare(&mut self, host: HostIndex) -> Vec<Effect> {
+            let ready = Notice::Ready { version: AGENT_PROTOCOL_VERSION, host: HostFacts::default() };
+            assert!(self.hear(host, &ready).contains(&Effect::Prepare(host)));
+            let nodes = vec![(host, "p2ps://127.0.0.1:1".parse().unwrap())];
+            self.hear(host, &Notice::Prepared { nodes })
+        }
+
+        /// Answers the clock's questions in `effects`, for a host that is 5 s ahead, until none is left.
+        fn answer_clocks(&mut self, mut effects: Vec<Effect>) -> Vec<Effect> {
+            let mut other = Vec::new();
+            while let Some(effect) = effects.pop() {
+                match effect {
+                    Effect::Send(host, Request::Clock { token }) => {
+                        let monotonic_us = self.now_us + 50 + 5_000_000;
+                        effects.extend(self.hear(host, &Notice::Clock { token, monotonic_us, unix_us: 0 }));
+                    }
+                    effect => other.push(effect),
+                }
+            }
+            other
+        }
+
+        fn running(hosts: u32) -> Bench {
+            let mut bench = Bench::new(hosts);
+            let effects = (0..hosts).flat_map(|host| bench.prepare(host)).collect();
+            bench.answer_clocks(effects);
+            assert_eq!(bench.machine.stage(), Stage::Running);
+            bench.out.clear();
+            bench
+        }
+    }
+
+    fn said(effects: &[Effect], wanted: &Request) -> Vec<HostIndex> {
+        let of = |effect: &Effect| match effect {
+            Effect::Send(host, request) if request == wanted => Some(*host),
+            _ => None,
+        };
+        effects.iter().filter_map(of).collect()
+    }
+
+    fn given_up(effects: &[Effect]) -> Vec<(HostIndex, &str)> {
+        let of = |effect: &'_ Effect| match effect {
+            Effect::GiveUp(host, _) => Some(*host),
+            _ => None,
+        };
+        effects
+            .iter()
+            .filter_map(|effect| {
+                Some((
+                    of(effect)?,
+                    match effect {
+                        Effect::GiveUp(_, reason) => reason.as_str(),
+                        _ => "",
+                    },
+                ))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn all_hosts_start_together_each_on_its_own_clock() {
+        let mut bench = Bench::new(2);
+        assert_eq!(bench.prepare(0), [], "the other host's addresses are missing");
+        let effects = bench.prepare(1);
+        for host in 0..2 {
+            assert!(effects.contains(&Effect::SendSchedule(host)));
+        }
+        let effects = bench.answer_clocks(effects);
+        let starts: Vec<u64> = effects
+            .iter()
+            .filter_map(|effect| match effect {
+                Effect::Send(_, Request::Start { at_us }) => Some(*at_us),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(starts.len(), 2);
+        assert_eq!(bench.machine.stage(), Stage::Running);
+        let start_us = bench.machine.start_us;
+        assert!(start_us >= bench.now_us + START_MARGIN_US.start());
+        for (host, at_us) in [(0, starts[0]), (1, starts[1])] {
+            let error_us = bench.machine.host(host).clock.unwrap().error_us;
+            assert!(at_us.abs_diff(start_us + 5_000_000) <= error_us, "host {host}");
+        }
+    }
+
+    #[test]
+    fn the_end_waits_for_operations_and_samples_but_not_for_ever() {
+        let mut bench = Bench::running(1);
+        bench.pass(29_000_000, 5);
+        assert_eq!(bench.machine.stage(), Stage::Running);
+        bench.hear(0, &Notice::Samples { at_us: 0, nodes: Vec::new() });
+        bench.pass(2_000_000, 5);
+        assert_eq!(bench.machine.stage(), Stage::Draining);
+        bench.pass(500_000, 0);
+        assert_eq!(bench.machine.stage(), Stage::Draining, "the last sample is missing");
+        bench.hear(0, &Notice::Samples { at_us: 0, nodes: Vec::new() });
+        bench.pass(100_000, 1);
+        assert_eq!(bench.machine.stage(), Stage::Draining, "an operation is under way");
+        let effects = bench.pass(100_000, 0);
+        assert_eq!(said(&effects, &Request::Stop), [0]);
+        bench.hear(0, &Notice::Stopped);
+        assert_eq!(bench.machine.stage(), Stage::Stopping);
+        assert!(bench.machine.lost(0), "it had been told to");
+        bench.pass(1, 0);
+        assert_eq!((bench.machine.stage(), bench.machine.ending()), (Stage::Finished, Ending::Completed));
+
+        let mut bench = Bench::running(1);
+        bench.pass(31_000_000, 5);
+        bench.hear(0, &Notice::Samples { at_us: 0, nodes: Vec::new() });
+        let effects = bench.pass(DRAIN_WAIT_US, 5);
+        assert_eq!(said(&effects, &Request::Stop), [0], "not for ever");
+        let effects = bench.pass(STOP_WAIT_US, 0);
+        assert_eq!(given_up(&effects), [(0, "its agent did not stop in time")]);
+    }
+
+    #[test]
+    fn an_interrupt_ends_in_order_and_a_second_one_at_once() {
+        let mut bench = Bench::running(2);
+        bench.pass(3_000_000, 0);
+        bench.machine.interrupt(bench.now_us, &mut bench.out);
+        assert_eq!(said(&bench.out, &Request::Halt), [0, 1]);
+        assert_eq!(bench.machine.stage(), Stage::Draining);
+        let effects = bench.pass(INTERRUPTED_DRAIN_WAIT_US, 3);
+        assert_eq!(said(&effects, &Request::Stop), [0, 1]);
+        bench.machine.interrupt(bench.now_us, &mut bench.out);
+        assert_eq!(given_up(&bench.out).len(), 2);
+        assert_eq!(bench.machine.ending(), Ending::Interrupted);
+
+        let mut bench = Bench::new(1);
+        bench.machine.interrupt(bench.now_us, &mut bench.out);
+        assert_eq!(said(&bench.out, &Request::Stop), [0], "also while hosts are prepared");
+        assert_eq!(bench.machine.run_us(bench.now_us), 0);
+    }
+
+    #[test]
+    fn a_host_that_dies_is_left_behind_and_the_last_one_ends_the_run() {
+        let mut bench = Bench::running(2);
+        bench.pass(1_000_000, 0);
+        assert!(!bench.machine.lost(1));
+        bench.pass(1, 0);
+        assert_eq!(bench.machine.stage(), Stage::Running);
+        assert!(!bench.machine.lost(0));
+        bench.pass(1, 0);
+        assert_eq!((bench.machine.stage(), bench.machine.ending()), (Stage::Finished, Ending::NoHosts));
+    }
+
+    #[test]
+    fn a_host_that_complains_is_slow_or_of_another_version_is_given_up_while_it_is_prepared() {
+        let mut bench = Bench::new(3);
+        let problem = Notice::Problem { error: "no ports".into() };
+        assert_eq!(given_up(&bench.hear(0, &problem)), [(0, "no ports")]);
+        let other = Notice::Ready { version: 99, host: HostFacts::default() };
+        let effects = bench.hear(1, &other);
+        assert!(given_up(&effects)[0].1.contains("version 99"), "{effects:?}");
+        assert!(!bench.machine.lost(0) && !bench.machine.lost(1));
+        let effects = bench.pass(PREPARE_WAIT_US, 0);
+        assert_eq!(given_up(&effects), [(2, "it was not ready within 60 s")]);
+    }
+
+    #[test]
+    fn leases_are_renewed_clocks_compared_and_silent_hosts_given_up() {
+        let mut bench = Bench::running(1);
+        let (mut renewed, mut compared) = (0, 0);
+        for second in 0..19 {
+            let effects = bench.pass(1_000_000, 0);
+            assert_eq!(given_up(&effects), [], "second {second}");
+            renewed += said(&effects, &Request::Renew).len();
+            compared +=
+                effects.iter().filter(|e| matches!(e, Effect::Send(_, Request::Clock { .. }))).count();
+        }
+        assert_eq!((renewed, compared), (19, 1));
+        let effects = bench.pass(2_000_000, 0);
+        assert_eq!(given_up(&effects).len(), 1);
+    }
+}
