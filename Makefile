@@ -46,8 +46,9 @@ unit:
 	$(CARGO) test --workspace --locked
 
 ## make bench                  footprint of an idle node, look-ups per second, start of many nodes; prints figures
-bench: build
-	$(CARGO) run --release --locked -p p2ps-orchestrator --example bench
+bench:
+	@deploy/install.sh build
+	$(CARGO) bench --locked -p p2ps --bench network
 
 ## make clean                  remove what was built
 clean:

@@ -232,7 +232,8 @@ fn schedule() -> Schedule {
     let number = |(index, (at_us, node, kind))| Action { index, at_us, node, kind };
     let actions = (0..).zip(actions).map(number).collect();
     let phases = [(0, "join 3 nodes"), (10 * SECOND, "kill 1")];
-    let phases = phases.map(|(at_us, text)| Phase { at_us, text: text.to_owned() }).to_vec();
+    let phases =
+        phases.map(|(at_us, text)| Phase { at_us, text: text.to_owned(), nodes: Vec::new() }).to_vec();
     Schedule { nodes: (0..3).map(place).collect(), actions, phases, operations: 16, end_us: 20 * SECOND }
 }
 

@@ -97,7 +97,7 @@ fn oddly_written_plans_mean_what_they_say() {
     assert_eq!(plan.timeline[2].at, Duration::from_micros(3_600_000_500));
     assert_eq!(plan.duration, Duration::from_secs(26 * 3600), "as long as convergence may take");
     assert!(matches!(&plan.expect[0].claim, Claim::Figure { bound, .. } if *bound == 0.0015));
-    assert!(matches!(plan.net.geometry(), Geometry::Tango { symmetric: false, .. }));
+    assert!(matches!(plan.net.geometry(), Geometry::Tango { k: 3, symmetric: true }));
 }
 
 #[test]

@@ -116,12 +116,35 @@ impl Core {
             || within(self.neighbours.second_predecessor(), self.neighbours.predecessor())
     }
 
-    /// A message went by a finger that is not responsible for its position any more.
+    /// A message went by a finger that is not responsible for its position any more: it is not used again until it has been
+    /// looked up.
     pub(crate) fn on_stale_entry(&mut self, cx: &mut Context<'_>, entry: Option<Id>, used: Contact) {
         if self.neighbours.successor() == Some(used) {
             self.stabilise_soon(cx);
-        } else if let Some(index) = entry.and_then(|entry| self.table.index_of(entry)) {
+        }
+        let index = entry.and_then(|entry| self.table.index_of(entry));
+        if let Some(index) = index.filter(|index| self.table.finger(*index) == Some(used)) {
+            self.set_finger(cx, index, None);
             self.refresh_finger(cx, index);
+        }
+    }
+
+    /// A member has spoken: it takes the place of fingers that stand farther behind their positions. What a node hears anyway
+    /// keeps its table young while many join.
+    pub(crate) fn learn(&mut self, cx: &mut Context<'_>, from: Contact, is_joining: bool) {
+        let ring = self.net.ring();
+        if is_joining || self.phase != Phase::Member || from.id == self.me.id {
+            return;
+        }
+        let is_nearer = |index: &usize| {
+            let target = self.table.target(*index);
+            self.table.finger(*index).is_some_and(|finger| {
+                ring.distance(target, from.id) < ring.distance(target, finger.id)
+                    && !self.table.is_own(*index)
+            })
+        };
+        for index in (0..self.table.len()).filter(is_nearer).collect::<Vec<_>>() {
+            self.set_finger(cx, index, Some(from));
         }
     }
 

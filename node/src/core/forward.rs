@@ -78,10 +78,23 @@ impl Core {
         let hop = route.hop;
         let verdict = match refusal {
             Some(verdict) => verdict,
-            None if self.dispatch_from(cx, Some(from.id), route, Vec::new()) => HopVerdict::Stale,
-            None => HopVerdict::Taken,
+            None => {
+                let verdict = self.judge_entry(route.entry);
+                self.learn(cx, from, matches!(route.body, Body::Join));
+                self.dispatch_from(cx, Some(from.id), route, Vec::new());
+                verdict
+            }
         };
         self.acknowledge(cx, from, hop, verdict);
+    }
+
+    /// Whether the table entry that brought a message here was right: correction on use.
+    fn judge_entry(&self, entry: Option<Id>) -> HopVerdict {
+        let known = self.neighbours.predecessor().is_some();
+        match entry {
+            Some(position) if known && !self.neighbours.is_mine(position) => HopVerdict::Stale,
+            _ => HopVerdict::Taken,
+        }
     }
 
     /// Sends a message that starts here, or goes on elsewhere, on its way, or takes it in.
@@ -89,14 +102,7 @@ impl Core {
         self.dispatch_from(cx, None, route, tried);
     }
 
-    /// The same for a message that came from another node. Returns whether the entry that brought it was stale.
-    fn dispatch_from(
-        &mut self,
-        cx: &mut Context<'_>,
-        from: Option<Id>,
-        route: Route,
-        tried: Vec<Id>,
-    ) -> bool {
+    fn dispatch_from(&mut self, cx: &mut Context<'_>, from: Option<Id>, route: Route, tried: Vec<Id>) {
         let Route { hops, entry, backward, .. } = route;
         let way = Way { hops, entry, backward, from, excluded: &tried };
         match self.router().decide(route.key, way) {
@@ -106,12 +112,8 @@ impl Core {
             Decision::Forward(_) if u32::from(route.hops) >= self.hop_bound() => {
                 self.refuse(cx, &route, RouteError::RouteExhausted);
             }
-            Decision::Forward(next) => {
-                self.forward(cx, route, next, tried);
-                return next.stale;
-            }
+            Decision::Forward(next) => self.forward(cx, route, next, tried),
         }
-        false
     }
 
     /// A hop counter bounds every route: 4 H + 16.
@@ -125,7 +127,7 @@ impl Core {
         match heir {
             Some(to) => {
                 let entry = Some(route.entry.unwrap_or(route.key));
-                self.forward(cx, route, NextHop { to, entry, backward: 0, stale: false }, tried);
+                self.forward(cx, route, NextHop { to, entry, backward: 0 }, tried);
             }
             None => self.refuse(cx, &route, RouteError::NoNextHop),
         }

@@ -140,6 +140,15 @@ impl Core {
         if !matches!(message, Message::Route(_)) {
             self.count(message.kind(), true);
         }
+        if matches!(
+            message,
+            Message::Query { .. }
+                | Message::Neighbours { .. }
+                | Message::Notify { .. }
+                | Message::Check { .. }
+        ) {
+            self.learn(cx, from, false);
+        }
         match message {
             Message::Route(route) => self.on_route(cx, from, route),
             Message::Acks(acks) => self.on_acks(cx, from, &acks),

@@ -31,8 +31,6 @@ pub(crate) struct NextHop {
     /// The position for which the next hop is thought to be responsible.
     pub(crate) entry: Option<Id>,
     pub(crate) backward: u8,
-    /// The previous hop's entry was stale: another node is responsible for its position.
-    pub(crate) stale: bool,
 }
 
 /// How a message came here.
@@ -71,9 +69,7 @@ impl Router<'_> {
             .or_else(|| self.to_predecessor(key, &excluded))
             .or_else(|| self.greedy(key, way, &excluded))
             .or_else(|| self.closest_preceding(key, &excluded));
-        next.map_or(Decision::Stuck, |(to, entry)| {
-            Decision::Forward(NextHop { to, entry, backward: 0, stale: false })
-        })
+        next.map_or(Decision::Stuck, |(to, entry)| Decision::Forward(NextHop { to, entry, backward: 0 }))
     }
 
     /// A node that does not know its predecessor is responsible for what comes from a node that takes it for its successor:
@@ -98,7 +94,6 @@ impl Router<'_> {
             to: predecessor,
             entry: Some(entry),
             backward: way.backward + 1,
-            stale: true,
         })
     }
 

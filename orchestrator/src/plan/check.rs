@@ -5,13 +5,12 @@ mod whole;
 use std::time::Duration;
 
 use p2ps::config::{Geometry, NetConfig};
-use p2ps::id::Ring;
+use p2ps::core::geometry::{at_most_hops, at_most_links};
 
 use super::decode::Field;
 use super::diagnose::{PROBLEMS_MAX, Problem};
 use super::document::{Document, ValueIndex};
 use super::expect::Expect;
-use super::geometry::{Bound, at_most};
 use super::resolved::amount_text;
 use super::schema::{RawAtMost, RawGeometry, RawJoin, RawKeys, RawNetwork, RawPlan, RawStep, RawWorkload};
 use super::units::{Name, Rate, Unit};
@@ -52,8 +51,9 @@ impl Checker<'_> {
     fn plan(&mut self, raw: &RawPlan) -> Option<Plan> {
         let name = self.read::<Name>(&raw.name);
         let seed = self.read_or(raw.seed.as_ref(), 0);
-        let net = self.network(raw.network.as_ref());
-        let nodes = self.nodes(&raw.nodes, net.as_ref());
+        let nodes = self.nodes(&raw.nodes);
+        let net = self.network(raw.network.as_ref(), nodes);
+        let nodes = nodes.and_then(|nodes| self.nodes_that_fit(nodes, net.as_ref(), raw.nodes.index));
         let join_rate = self.join(raw.join.as_ref());
         let workload = self.workload(raw.workload.as_deref().unwrap_or_default());
         let timeline = self.timeline(raw.timeline.as_deref().unwrap_or_default());
@@ -102,14 +102,14 @@ impl Checker<'_> {
         Some(plan)
     }
 
-    fn network(&mut self, raw: Option<&RawNetwork>) -> Option<NetConfig> {
+    fn network(&mut self, raw: Option<&RawNetwork>, nodes: Option<u32>) -> Option<NetConfig> {
         let default = NetConfig::default();
         let Some(raw) = raw else { return Some(default) };
         let ring = self.read_or(raw.max_size.as_ref(), default.ring());
         let successors = self.read_or(raw.successors.as_ref(), default.successors() as u8);
         let geometry = match raw.geometry.as_ref() {
             None => Some(default.geometry()),
-            Some(geometry) => self.geometry(geometry, ring),
+            Some(geometry) => self.geometry(geometry, nodes),
         };
         let (ring, geometry, successors) = (ring?, geometry?, successors?);
         // The geometry has been checked: what is left to refuse is the successor list's length.
@@ -122,7 +122,7 @@ impl Checker<'_> {
         }
     }
 
-    fn geometry(&mut self, raw: &RawGeometry, ring: Option<Ring>) -> Option<Geometry> {
+    fn geometry(&mut self, raw: &RawGeometry, nodes: Option<u32>) -> Option<Geometry> {
         let (geometry, index) = match raw {
             RawGeometry::Chord => return Some(Geometry::Chord),
             RawGeometry::Dks(raw) => (Geometry::Dks { k: self.read(&raw.k)? }, raw.k.index),
@@ -131,13 +131,16 @@ impl Checker<'_> {
                 (Geometry::Tango { k: k?, symmetric: symmetric? }, raw.k.index)
             }
             RawGeometry::AtMost(raw) => {
-                let (field, bound): (_, fn(u32) -> Bound) = match raw {
-                    RawAtMost::Hops(field) => (field, Bound::Hops),
-                    RawAtMost::Links(field) => (field, Bound::Links),
+                let nodes = u128::from(nodes?);
+                let (index, found) = match raw {
+                    RawAtMost::Hops(field) => (field.index, at_most_hops(self.read(field)?, nodes)),
+                    RawAtMost::Links(field) => (field.index, at_most_links(self.read(field)?, nodes)),
                 };
-                return match at_most(bound(self.read(field)?), ring?) {
+                return match found {
                     Ok(geometry) => Some(geometry),
-                    Err(error) => self.refuse(field.index, error.message, error.hint),
+                    Err(error) => {
+                        self.refuse(index, error.to_string(), "raise the bound, or run fewer nodes")
+                    }
                 };
             }
         };
@@ -150,7 +153,7 @@ impl Checker<'_> {
         }
     }
 
-    fn nodes(&mut self, field: &Field<u32>, net: Option<&NetConfig>) -> Option<u32> {
+    fn nodes(&mut self, field: &Field<u32>) -> Option<u32> {
         let nodes = self.read(field)?;
         if nodes == 0 {
             return self.refuse(field.index, "a network has at least one node", "write a number such as 64");
@@ -159,15 +162,15 @@ impl Checker<'_> {
             let message = format!("{nodes} nodes are more than one run can have");
             return self.refuse(field.index, message, format!("at most {NODES_MAX}"));
         }
-        if let Some(ring) = net.map(NetConfig::ring).filter(|ring| u128::from(nodes) > ring.max_size()) {
-            let message = format!("{nodes} nodes do not fit on a ring of {ring} ids");
-            return self.refuse(
-                field.index,
-                message,
-                "each node has its own id: raise network.max_size or take fewer nodes",
-            );
-        }
         Some(nodes)
+    }
+
+    fn nodes_that_fit(&mut self, nodes: u32, net: Option<&NetConfig>, index: ValueIndex) -> Option<u32> {
+        let Some(ring) = net.map(NetConfig::ring).filter(|ring| u128::from(nodes) > ring.max_size()) else {
+            return Some(nodes);
+        };
+        let message = format!("{nodes} nodes do not fit on a ring of {ring} ids");
+        self.refuse(index, message, "each node has its own id: raise network.max_size or take fewer nodes")
     }
 
     /// `Some(None)`: all at once.

@@ -8,7 +8,6 @@ mod decode;
 pub mod diagnose;
 mod document;
 mod expect;
-mod geometry;
 pub mod population;
 mod resolved;
 mod schema;

@@ -92,7 +92,7 @@ pub(crate) enum RawGeometry {
     Dks(RawDks),
     /// Tango(k): k - 1 fingers a step, with further reach than DKS.
     Tango(RawTango),
-    /// The Tango table that keeps within a bound on the full ring of `max_size` ids.
+    /// The symmetric Tango table that keeps within a bound on a full ring of as many ids as the plan has nodes.
     AtMost(RawAtMost),
 }
 

@@ -5,13 +5,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use p2ps::agent::protocol::NodeIndex;
-use p2ps::metrics::Snapshot;
+use p2ps::metrics::{Snapshot, encode, families};
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use serde_json::json;
 
 use crate::record::{MetricsTarget, Progress, Recorder};
-
-use super::families::{encode, families};
 
 /// What a run shows to Prometheus. The run puts it up; any number of servers show it.
 #[derive(Clone, Debug, Default)]

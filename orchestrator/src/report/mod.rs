@@ -1,7 +1,6 @@
 //! What people and machines read: the terminal summary, and a run's metrics for Prometheus while it goes on.
 
 mod exposition;
-mod families;
 mod server;
 mod terminal;
 
