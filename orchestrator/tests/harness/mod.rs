@@ -1,5 +1,6 @@
 //! The orchestrator as a real process, with a real node binary.
 #![allow(dead_code, reason = "each test uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
