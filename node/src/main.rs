@@ -173,10 +173,12 @@ async fn by_hand(
         () = signals.next() => {}
     }
     println!("leaving (Ctrl-C again: at once)");
+    let alone = node.successors().is_empty();
     tokio::select! {
         left = node.leave() => match left? {
+            _ if alone => println!("left: the network ends"),
             true => println!("left: the successor has taken over"),
-            false => println!("left: nobody was there to take over"),
+            false => println!("left: nobody could take over"),
         },
         () = signals.next() => return Ok(ExitCode::from(INTERRUPTED)),
     }

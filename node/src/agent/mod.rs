@@ -105,7 +105,10 @@ async fn serve() -> Result<(), AgentError> {
                 Some(Heard::Malformed(error)) => supervisor.malformed(error),
                 Some(Heard::Ended(reason)) => supervisor.abandon(reason),
                 // An ended channel is always ready: it would leave no turn to the others.
-                None => listening = false,
+                None => {
+                    listening = false;
+                    supervisor.abandon("its input cannot be read any more".into());
+                }
             },
             _ = children.recv() => supervisor.reap(),
             _ = terminate.recv() => supervisor.abandon("it was told to by SIGTERM".into()),

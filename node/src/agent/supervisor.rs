@@ -219,7 +219,9 @@ impl Supervisor {
     pub(super) fn advance(&mut self, now_us: u64) {
         if let Phase::Running { start_us } = self.phase {
             for _ in 0..ACTIONS_PER_TURN {
-                let Some(action) = self.slice.due(monotonic_us().saturating_sub(start_us)) else { break };
+                // Before the start nothing is due, not even what is due at once then.
+                let Some(run_us) = monotonic_us().checked_sub(start_us) else { break };
+                let Some(action) = self.slice.due(run_us) else { break };
                 self.carry_out(action, start_us);
             }
             self.sample(now_us);

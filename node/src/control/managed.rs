@@ -124,7 +124,7 @@ async fn obey(lines: &mut Lines, reports: &mut Reports) -> Result<(), Failure> {
                 session.reports.say(&Report::Joined { at_us: clock::now().as_micros() })?;
                 session.ring_changed()?;
             }
-            event = next(&mut events) => session.happened(event)?,
+            Some(event) = next(&mut events) => session.happened(&event)?,
             handed_over = finished(&mut session.leave) => return session.has_left(handed_over),
             ready = session.reports.output.writable(), if !session.reports.bytes.is_empty() => ready?,
         }
@@ -189,12 +189,12 @@ impl Session<'_> {
         }))
     }
 
-    fn happened(&mut self, event: Option<NodeEvent>) -> io::Result<()> {
+    fn happened(&mut self, event: &NodeEvent) -> io::Result<()> {
         match event {
-            Some(NodeEvent::Overlay(Event::NewSuccessor(_) | Event::NewPredecessor(_) | Event::Alone)) => {
+            NodeEvent::Overlay(Event::NewSuccessor(_) | Event::NewPredecessor(_) | Event::Alone) => {
                 self.ring_changed()
             }
-            Some(NodeEvent::Overlay(Event::Left { handed_over })) => self.report_left(handed_over),
+            NodeEvent::Overlay(Event::Left { handed_over }) => self.report_left(*handed_over),
             _ => Ok(()),
         }
     }

@@ -129,7 +129,7 @@ fn print_json(finished: &Finished, outcome: Outcome) {
         finished.lost.iter().map(|(host, reason)| json!({ "host": host, "reason": reason })).collect();
     let object = json!({
         "event": "finished",
-        "ending": format!("{:?}", finished.ending).to_lowercase(),
+        "ending": finished.ending.as_str(),
         "passed": finished.verdict.passed,
         "exit_code": outcome as u8,
         "hosts_lost": lost,

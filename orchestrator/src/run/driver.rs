@@ -115,7 +115,7 @@ pub fn carry_out(job: Job, watcher: &mut dyn Watcher) -> Result<Finished, RunErr
         journal.write(Entry::Ended)?;
     }
     manifest.ended = Some(manifest::now());
-    manifest.ending = Some(format!("{ending:?}").to_lowercase());
+    manifest.ending = Some(ending.as_str().to_owned());
     write_manifest(&manifest, &directory)?;
     let record = recorder.finish(ended_us)?;
     let verdict = check::conclude(&directory, &job.plan, &schedule, &record)?;

@@ -97,6 +97,17 @@ pub enum Ending {
     NoHosts,
 }
 
+impl Ending {
+    /// The ending as results write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Ending::Completed => "completed",
+            Ending::Interrupted => "interrupted",
+            Ending::NoHosts => "no_hosts",
+        }
+    }
+}
+
 /// A host, as the run sees it.
 #[derive(Clone, Debug, Default)]
 pub struct Host {
