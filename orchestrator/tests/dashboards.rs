@@ -3,14 +3,18 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod common;
+mod harness;
 
+use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
+use std::io::{Read, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use common::{Orchestrator, free_port, http_get, percent_encoded, repository, wait_until};
+use harness::Run;
+use rustix::process::Signal;
 use serde_json::Value;
 
 const PLAN: &str = "
@@ -27,11 +31,8 @@ duration: 3m
 
 #[test]
 fn every_query_of_every_panel_returns_data() {
-    let folder = tempfile::tempdir().unwrap();
     let metrics_port = free_port();
-    let plan = folder.path().join("dashboards.yaml");
-    fs::write(&plan, PLAN).unwrap();
-    let run = Orchestrator::run(&plan, folder.path(), &["--metrics-listen", &format!("127.0.0.1:{metrics_port}")]);
+    let mut run = Run::start(PLAN, &["--metrics-listen", &format!("127.0.0.1:{metrics_port}")]);
     wait_until("the run serves its metrics", Duration::from_secs(30), || {
         http_get(metrics_port, "/metrics").is_some_and(|text| text.contains("p2ps_lookups_total"))
     });
@@ -40,15 +41,22 @@ fn every_query_of_every_panel_returns_data() {
     assert!(queries.len() > 20, "only {} queries were found", queries.len());
     for configuration in ["prometheus.yml", "prometheus-direct.yml"] {
         let port = free_port();
-        let _prometheus = Prometheus::start(&folder.path().join(configuration), configuration, port, metrics_port);
+        let _prometheus =
+            Prometheus::start(&run.root.path().join(configuration), configuration, port, metrics_port);
         for (panel, query) in &queries {
-            wait_until(&format!("{configuration}: data for {panel:?}: {query}"), Duration::from_secs(60), || {
-                has_data(port, query)
-            });
+            wait_until(
+                &format!("{configuration}: data for {panel:?}: {query}"),
+                Duration::from_secs(60),
+                || has_data(port, query),
+            );
         }
-        assert!(has_data(port, "p2ps_build_info{node!=\"\",host!=\"\"}"), "{configuration}: series name their node and host");
+        assert!(
+            has_data(port, "p2ps_build_info{node!=\"\",host!=\"\"}"),
+            "{configuration}: series name their node and host"
+        );
     }
-    run.interrupt();
+    run.signal(Signal::INT);
+    run.wait_end();
 }
 
 struct Prometheus(Child);
@@ -83,7 +91,6 @@ impl Drop for Prometheus {
 
 /// What `promtool check metrics` says of a text.
 fn check_metrics(text: &str) {
-    use std::io::Write;
     let mut promtool = Command::new("promtool")
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
@@ -100,7 +107,8 @@ fn check_metrics(text: &str) {
 fn dashboard_queries() -> Vec<(String, String)> {
     let mut queries = Vec::new();
     for entry in fs::read_dir(repository().join("dashboards")).unwrap() {
-        let dashboard: Value = serde_json::from_str(&fs::read_to_string(entry.unwrap().path()).unwrap()).unwrap();
+        let dashboard: Value =
+            serde_json::from_str(&fs::read_to_string(entry.unwrap().path()).unwrap()).unwrap();
         for panel in dashboard["panels"].as_array().unwrap() {
             for target in panel["targets"].as_array().unwrap() {
                 let query = target["expr"].as_str().unwrap().replace("$host", ".*");
@@ -114,8 +122,44 @@ fn dashboard_queries() -> Vec<(String, String)> {
 
 /// Whether a query has a result that is a number.
 fn has_data(port: u16, query: &str) -> bool {
-    let Some(answer) = http_get(port, &format!("/api/v1/query?query={}", percent_encoded(query))) else { return false };
+    let Some(answer) = http_get(port, &format!("/api/v1/query?query={}", percent_encoded(query))) else {
+        return false;
+    };
     let answer: Value = serde_json::from_str(&answer).unwrap_or_default();
     let results = answer["data"]["result"].as_array().cloned().unwrap_or_default();
     !results.is_empty() && results.iter().all(|result| result["value"][1] != "NaN")
+}
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// What `GET path` answers on a port of the loopback, if that is a success.
+fn http_get(port: u16, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    head.split_whitespace().nth(1).filter(|status| *status == "200")?;
+    Some(body.to_owned())
+}
+
+fn percent_encoded(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut encoded, byte| {
+        write!(encoded, "%{byte:02X}").unwrap();
+        encoded
+    })
+}
+
+fn wait_until(what: &str, limit: Duration, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + limit;
+    while !holds() {
+        assert!(Instant::now() < deadline, "within {limit:?}: {what}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }
