@@ -126,7 +126,7 @@ impl Watcher for Display {
 
 fn bar() -> ProgressBar {
     // Drawn by `progress` alone, so that an idle terminal costs nothing.
-    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stdout());
+    let bar = ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::stdout());
     let style =
         ProgressStyle::with_template("{spinner} {bar:30.cyan/blue} {percent:>3} %  {prefix}\n  {msg}");
     bar.with_style(style.expect("the template is well formed: it is fixed"))

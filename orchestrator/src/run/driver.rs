@@ -255,9 +255,9 @@ impl<'a> Driver<'a> {
                     }
                 }
                 _ = ticks.tick() => {
-                    let over_us = self.schedule.end_us;
-                    let draining = self.machine.stage() == Stage::Draining;
-                    self.tick(draining.then(|| self.outstanding.count(over_us)));
+                    // Counted only where it matters: it looks at all operations.
+                    let over_us = self.machine.over_us().filter(|_| self.machine.stage() == Stage::Draining);
+                    self.tick(over_us.map(|over_us| self.outstanding.count(over_us)));
                     watcher.progress(&self.status(), &self.recorder);
                     if self.job.metrics.is_some() && published.elapsed() >= PUBLISH_EVERY {
                         published = Instant::now();

@@ -209,6 +209,11 @@ impl Machine {
         }
     }
 
+    /// When the last actions were carried out, since the run's start: the schedule's end, or an interrupt.
+    pub fn over_us(&self) -> Option<u64> {
+        Some(self.run_us(self.over_us?))
+    }
+
     /// When the run ended, since its start: an interrupted one with the interrupt, any other when the operations that were
     /// under way at the schedule's end had had their time.
     pub fn ended_us(&self) -> Option<u64> {
