@@ -20,6 +20,9 @@ const COULD_NOT: u8 = 3;
 /// Exit code: ended by a second Ctrl-C.
 const INTERRUPTED: u8 = 130;
 
+/// How many refused connections are told of.
+const REFUSALS_TOLD_MAX: u32 = 100;
+
 fn main() -> ExitCode {
     // A managed node is started by the hundred: it does without the command line's parser.
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
@@ -209,6 +212,7 @@ impl Signals {
 
 /// Prints what comes, until the node stops.
 async fn tell(mut messages: Messages, mut events: Events) {
+    let mut refusals = 0;
     loop {
         tokio::select! {
             message = messages.next() => match message {
@@ -218,7 +222,12 @@ async fn tell(mut messages: Messages, mut events: Events) {
                 None => return,
             },
             event = events.next() => match event {
-                Some(event) => tell_event(&event),
+                // Whoever knocks at the port could fill the terminal.
+                Some(NodeEvent::Refused { .. }) if refusals == REFUSALS_TOLD_MAX => {}
+                Some(event) => {
+                    refusals += u32::from(matches!(event, NodeEvent::Refused { .. }));
+                    tell_event(&event);
+                }
                 None => return,
             },
         }

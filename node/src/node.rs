@@ -1,7 +1,6 @@
 //! The user's API: create a network, join one, send, look up.
 
 use std::fmt;
-use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::pin::Pin;
@@ -396,8 +395,8 @@ macro_rules! mailbox {
     ($name:ident, $item:ty) => {
         impl $name {
             /// The next one; `None` once the node has stopped.
-            pub fn next(&mut self) -> impl Future<Output = Option<$item>> + '_ {
-                std::future::poll_fn(|context| self.0.poll_next(context))
+            pub async fn next(&mut self) -> Option<$item> {
+                std::future::poll_fn(|context| self.0.poll_next(context)).await
             }
 
             /// How many were dropped for want of room.

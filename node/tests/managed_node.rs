@@ -1,4 +1,5 @@
 //! The managed node as a process: orders in, reports out.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! A ring of a dozen nodes over loopback sockets, in one process.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -8,7 +9,7 @@ use p2ps::access_point::AccessPoint;
 use p2ps::com::handshake::HandshakeError;
 use p2ps::config::{Geometry, NetConfig};
 use p2ps::id::{Id, Ring};
-use p2ps::node::{ConfigProblem, Events, Messages, Node, NodeConfig, NodeError};
+use p2ps::node::{ConfigProblem, Events, Messages, Node, NodeConfig, NodeError, NodeEvent};
 use p2ps::peer::JoinError;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -80,7 +81,8 @@ impl Members {
                 return Err(format!("node {} has successors {successors:?}, not {wanted:?}", node.id()));
             }
             let predecessor = node.predecessor().map(|contact| contact.id);
-            if predecessor != Some(expected(ids.len() - 1)) {
+            let wanted = (ids.len() > 1).then(|| expected(ids.len() - 1));
+            if predecessor != wanted {
                 return Err(format!("node {} has predecessor {predecessor:?}", node.id()));
             }
         }
@@ -140,6 +142,49 @@ fn a_node_that_leaves_hands_over_and_is_not_missed() {
     });
 }
 
+/// What the other's link says when one node of two goes.
+async fn closed_link(events: &mut Events) -> (Id, bool) {
+    loop {
+        match events.next().await.expect("the node runs") {
+            NodeEvent::LinkClosed { contact, orderly, .. } => return (contact.id, orderly),
+            _ => continue,
+        }
+    }
+}
+
+#[test]
+fn a_link_tells_a_farewell_from_a_crash() {
+    run(async {
+        let mut members = Members::with_ids(&[1, 2]).await;
+        until("the ring forms", || members.is_ring()).await;
+        let (leaver, ..) = members.0.remove(&Id(2)).unwrap();
+        assert!(leaver.leave().await.unwrap());
+        assert_eq!(closed_link(&mut members.0.get_mut(&Id(1)).unwrap().2).await, (Id(2), true));
+
+        let mut members = Members::with_ids(&[1, 2]).await;
+        until("the ring forms", || members.is_ring()).await;
+        members.0.remove(&Id(2));
+        assert_eq!(closed_link(&mut members.0.get_mut(&Id(1)).unwrap().2).await, (Id(2), false));
+        until("the other is alone", || members.is_ring()).await;
+    });
+}
+
+#[test]
+fn a_burst_that_no_socket_takes_at_once_arrives_whole_and_in_order() {
+    run(async {
+        let mut members = Members::with_ids(&[1, 2]).await;
+        until("the ring forms", || members.is_ring()).await;
+        for number in 0..60_u8 {
+            members.node(1).send(Id(2), vec![number; 50_000]).unwrap();
+        }
+        let messages = &mut members.0.get_mut(&Id(2)).unwrap().1;
+        for number in 0..60_u8 {
+            let message = messages.next().await.unwrap();
+            assert!(message.payload.len() == 50_000 && message.payload.iter().all(|byte| *byte == number));
+        }
+    });
+}
+
 #[test]
 fn messages_reach_the_node_and_the_responsible_they_are_sent_to() {
     run(async {
@@ -170,7 +215,7 @@ fn an_id_in_use_is_refused_and_the_ring_is_not_disturbed() {
         for by in [1, 900] {
             let by = [members.node(by).access_point()];
             let joined = Node::join_net(&by, at(16), None).await;
-            let error = joined.err().expect("16 is in use");
+            let error = joined.expect_err("16 is in use");
             assert!(matches!(&error, NodeError::CouldNotJoin(JoinError::IdInUse(Id(16)))), "{error}");
         }
         members.is_ring().unwrap();
@@ -200,7 +245,7 @@ fn other_settings_are_refused_and_both_sides_are_named() {
         let (first, ..) = Node::create_net(net(), at(1)).await.unwrap();
         let other = NetConfig::new(net().ring(), Geometry::Chord, 4).unwrap();
         let error =
-            Node::join_net(&[first.access_point()], at(2), Some(other)).await.err().expect("other settings");
+            Node::join_net(&[first.access_point()], at(2), Some(other)).await.expect_err("other settings");
         let NodeError::Refused { source: HandshakeError::OtherSettings { ours, theirs }, .. } = &error else {
             panic!("{error}");
         };
@@ -217,7 +262,7 @@ fn a_network_of_another_version_is_refused_and_both_versions_are_named() {
         let by = [AccessPoint::from(listener.local_addr().unwrap())];
         for net in [None, Some(net())] {
             let error = tokio::select! {
-                joined = Node::join_net(&by, at(2), net) => joined.err().expect("another version"),
+                joined = Node::join_net(&by, at(2), net) => joined.expect_err("another version"),
                 () = other_version_forever(&listener) => unreachable!(),
             };
             assert!(
@@ -251,7 +296,7 @@ fn nobody_there_is_said_so() {
             Some(NodeError::Refused { source: HandshakeError::Connection(_), .. })
         ));
         let joined = Node::join_net(&[], at(2), None).await;
-        let error = joined.err().expect("nobody to join by");
+        let error = joined.expect_err("nobody to join by");
         assert!(matches!(error, NodeError::CouldNotConfig(ConfigProblem::AccessPoints(0))), "{error}");
     });
 }

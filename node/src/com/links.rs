@@ -238,3 +238,88 @@ impl Links {
         if outbound { &mut self.outbound } else { &mut self.inbound }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::id::Id;
+
+    fn contact(id: u64) -> Contact {
+        Contact { id: Id(id), access_point: "p2ps://127.0.0.1:1".parse().unwrap(), incarnation: 1 }
+    }
+
+    /// Links to contacts with these ids, last used in this order, and the sockets at their other ends.
+    async fn links_to(ids: impl Iterator<Item = u64>) -> (Links, Vec<LinkKey>, Vec<TcpStream>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut links = Links::default();
+        let (mut keys, mut others) = (Vec::new(), Vec::new());
+        for (turn, id) in ids.enumerate() {
+            let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            others.push(listener.accept().await.unwrap().0);
+            let mut link = Link::new(contact(id), id % 2 == 0, stream.into_split().1, Vec::new());
+            link.used = turn as u64;
+            keys.push(links.insert(link));
+        }
+        (links, keys, others)
+    }
+
+    fn run(work: impl Future<Output = ()>) {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work);
+    }
+
+    #[test]
+    fn the_least_recently_used_links_that_are_no_neighbours_are_surplus() {
+        run(async {
+            let count = LINKS_SPARE_MAX + LINKS_SPARE_SLACK + 10;
+            let (mut links, keys, _others) = links_to(0..count as u64).await;
+            assert_eq!((links.len(), links.outbound(), links.inbound()), (count, count / 2, count / 2));
+            let surplus = links.surplus(false, |contact| contact.id.0 < 10);
+            assert_eq!(surplus, keys[10..10 + LINKS_SPARE_SLACK], "the ten oldest are neighbours");
+            for key in surplus {
+                assert!(links.close(key).is_some());
+            }
+            assert_eq!(
+                links.surplus(false, |_| false),
+                [],
+                "looked through again only after enough have come"
+            );
+        });
+    }
+
+    #[test]
+    fn a_node_is_gone_with_its_last_open_link() {
+        run(async {
+            let (mut links, keys, _others) = links_to([7, 7, 8].into_iter()).await;
+            assert_eq!(links.find(&contact(7)), Some(keys[0]));
+            assert_eq!(links.remove(keys[0]), None);
+            assert_eq!(links.find(&contact(7)), Some(keys[1]));
+            assert_eq!(links.close(keys[1]), Some(contact(7)));
+            assert_eq!((links.find(&contact(7)), links.len()), (None, 1));
+            assert_eq!(links.remove(keys[1]), None, "its farewell was its end");
+            assert_eq!(links.remove(keys[1]), None);
+            assert_eq!(links.remove(keys[2]), Some((contact(8), 0)));
+            assert!(links.is_empty());
+        });
+    }
+
+    #[test]
+    fn a_backlog_is_bounded_and_counted() {
+        run(async {
+            let (mut links, keys, _others) = links_to([7].into_iter()).await;
+            let message = Message::Left { successors: vec![contact(1); 30] };
+            let mut pushed = 0;
+            while let Some(bytes) = links.push(keys[0], 1, &message).unwrap() {
+                pushed += bytes;
+                assert_eq!(links.backlog_bytes(), pushed);
+                assert!(pushed < super::super::limits::LINK_BACKLOG_BYTES_MAX + 1000);
+            }
+            assert!(pushed >= super::super::limits::LINK_BACKLOG_BYTES_MAX);
+            links.flush();
+            assert!(links.backlog_bytes() < pushed, "the socket took some");
+            links.remove(keys[0]);
+            assert_eq!(links.backlog_bytes(), 0);
+        });
+    }
+}
