@@ -15,8 +15,9 @@ use std::time::{Duration, Instant};
 
 use p2ps::access_point::AccessPoint;
 use p2ps::config::NetConfig;
-use p2ps::control::{Report, Setup};
+use p2ps::control::{Order, Report, Setup};
 use p2ps::id::Id;
+use p2ps::metrics::Snapshot;
 use p2ps::node::{Node, NodeConfig};
 use rand_pcg::Pcg32;
 use rand_pcg::rand_core::{Rng, SeedableRng};
@@ -58,6 +59,16 @@ fn crowd() -> Result<(), Failure> {
     println!("  all listen after      {:8.2} s", begin.elapsed().as_secs_f64());
     network.wait_joined()?;
     println!("  all have joined after {:8.2} s", begin.elapsed().as_secs_f64());
+    let cpu = network.cpu()?.as_secs_f64() * 1e3 / CROWD as f64;
+    println!("  processor a node      {cpu:8.2} ms");
+    let samples = network.nodes.iter_mut().map(Process::sample).collect::<Result<Vec<_>, Failure>>()?;
+    let mean =
+        |figure: &dyn Fn(&Snapshot) -> u64| samples.iter().map(figure).sum::<u64>() as f64 / CROWD as f64;
+    println!(
+        "  messages a node       {:8.0}",
+        mean(&|sample| sample.traffic.iter().map(|kind| kind.sent).sum())
+    );
+    println!("  links a node          {:8.0}", mean(&|sample| sample.links_out + sample.links_in));
     Ok(())
 }
 
@@ -68,7 +79,7 @@ struct Network {
 
 struct Process {
     child: Child,
-    _lifeline: ChildStdin,
+    lifeline: ChildStdin,
     reports: BufReader<ChildStdout>,
     access_point: Option<AccessPoint>,
 }
@@ -189,7 +200,7 @@ impl Process {
         let mut lifeline = child.stdin.take().ok_or("no standard input")?;
         let reports = BufReader::new(child.stdout.take().ok_or("no standard output")?);
         writeln!(lifeline, "{}", serde_json::to_string(setup)?)?;
-        Ok(Process { child, _lifeline: lifeline, reports, access_point: None })
+        Ok(Process { child, lifeline, reports, access_point: None })
     }
 
     fn wait_listening(&mut self) -> Result<AccessPoint, Failure> {
@@ -204,6 +215,15 @@ impl Process {
     fn wait_joined(&mut self) -> Result<(), Failure> {
         while !matches!(self.next_report()?, Report::Joined { .. }) {}
         Ok(())
+    }
+
+    fn sample(&mut self) -> Result<Snapshot, Failure> {
+        writeln!(self.lifeline, "{}", serde_json::to_string(&Order::Sample)?)?;
+        loop {
+            if let Report::Sample(sample) = self.next_report()? {
+                return Ok(*sample);
+            }
+        }
     }
 
     fn next_report(&mut self) -> Result<Report, Failure> {

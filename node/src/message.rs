@@ -64,6 +64,8 @@ pub enum Message {
         predecessor: Option<Contact>,
         /// The sender's successor list.
         successors: Vec<Contact>,
+        /// Nodes of the sender's finger table, spread evenly: the receiver's first guess at its own.
+        fingers: Vec<Contact>,
     },
     /// A leaving node hands its duty to its successor; answered by [`Message::LeaveTaken`].
     Leave {

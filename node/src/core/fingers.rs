@@ -1,17 +1,23 @@
-//! Keeping fingers right: each is looked up when it is new, when the node it points at is gone, or when use or a check shows
-//! that it is stale. Checks go round the table, one finger a round; they are the links' heartbeats too.
+//! Keeping fingers right: a joiner takes its successor's for a first guess; a finger is looked up when the node it points at is
+//! gone, or when use or a check shows that it is stale. Checks go round the table, some fingers a round; they are the links'
+//! heartbeats too.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crate::core::effect::{Event, Phase};
 use crate::core::lookup::LookupPurpose;
 use crate::core::repair::Purpose;
+use crate::core::stabilise::ROUND_MAX;
 use crate::core::{Context, Core};
 use crate::id::Id;
-use crate::message::{Contact, Found, Message};
+use crate::message::{CONTACTS_MAX, Contact, Found, Message};
 
 /// How many fingers are looked up at a time.
 const FINGER_LOOKUPS_MAX: usize = 2;
+
+/// The most fingers that are checked in one round.
+const CHECKS_MAX: u128 = 4;
 
 /// Which fingers wait to be looked up, and whose turn it is to be checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -28,8 +34,29 @@ impl Core {
         self.look_fingers_up(cx);
     }
 
-    /// All fingers are new.
-    pub(crate) fn refresh_all_fingers(&mut self, cx: &mut Context<'_>) {
+    /// Nodes for a joiner's first guess: those of this node's table, spread evenly.
+    pub(crate) fn finger_hints(&self) -> Vec<Contact> {
+        let known = self.table.contacts();
+        let stride = known.len().div_ceil(CONTACTS_MAX).max(1);
+        known.into_iter().step_by(stride).collect()
+    }
+
+    /// A new member's fingers: for each position the node that follows it most closely, of those that it has heard of. It
+    /// makes no link to them until it uses or checks them.
+    pub(crate) fn guess_fingers(&mut self, cx: &mut Context<'_>, hints: &[Contact]) {
+        let ring = self.net.ring();
+        let neighbours = self.neighbours.successors().iter().copied().chain(self.neighbours.predecessor());
+        let known: Vec<Contact> =
+            hints.iter().copied().chain(neighbours).filter(|contact| contact.id != self.me.id).collect();
+        for index in (0..self.table.len()).filter(|index| !self.table.is_own(*index)).collect::<Vec<_>>() {
+            let target = self.table.target(index);
+            let guess = known.iter().min_by_key(|contact| ring.distance(target, contact.id));
+            self.set_finger(cx, index, guess.copied());
+        }
+    }
+
+    /// Fingers that point at no node are looked up.
+    fn refresh_unknown_fingers(&mut self, cx: &mut Context<'_>) {
         let unknown = (0..self.table.len()).filter(|index| self.table.finger(*index).is_none());
         self.finger_upkeep.stale.extend(unknown);
         self.look_fingers_up(cx);
@@ -148,9 +175,17 @@ impl Core {
         }
     }
 
-    /// Asks the next node of the table whether it is still the right one, and looks up the positions that have none.
-    pub(crate) fn check_next_finger(&mut self, cx: &mut Context<'_>) {
-        self.refresh_all_fingers(cx);
+    /// Asks some nodes of the table whether they are still the right ones, the more the shorter the period of rounds is, and
+    /// looks up the positions that have none.
+    pub(crate) fn check_fingers(&mut self, cx: &mut Context<'_>, period: Duration) {
+        self.refresh_unknown_fingers(cx);
+        let quiet = ROUND_MAX.as_millis() / period.as_millis().max(1);
+        for _ in 0..quiet.clamp(1, CHECKS_MAX) {
+            self.check_next_finger(cx);
+        }
+    }
+
+    fn check_next_finger(&mut self, cx: &mut Context<'_>) {
         let length = self.table.len();
         let turn =
             (0..length).map(|step| (self.finger_upkeep.next_check + step) % length).find_map(|index| {

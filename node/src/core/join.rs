@@ -207,7 +207,8 @@ impl Core {
         }
         let predecessor = predecessor.filter(|_| !repeated);
         let successors = self.neighbours.successors().to_vec();
-        self.send(cx, from, Message::HandOver { predecessor, successors });
+        let fingers = self.finger_hints();
+        self.send(cx, from, Message::HandOver { predecessor, successors, fingers });
         self.statistics.joins += 1;
         self.follow_predecessor(cx, Some(from), predecessor.map(|contact| contact.id));
     }
@@ -219,6 +220,7 @@ impl Core {
         from: Contact,
         predecessor: Option<Contact>,
         successors: &[Contact],
+        fingers: &[Contact],
     ) {
         if !matches!(&self.joining, Some(Joining { stage: Stage::Confirmed { with, .. }, .. }) if *with == from)
         {
@@ -234,6 +236,7 @@ impl Core {
             let successors = self.neighbours.successors().to_vec();
             self.send(cx, predecessor, Message::Introduce { successors });
         }
-        self.refresh_all_fingers(cx);
+        self.guess_fingers(cx, fingers);
+        self.put_finger_checks_off(cx);
     }
 }

@@ -155,8 +155,8 @@ impl Core {
             Message::Answer { sequence, result, .. } => self.on_answer(cx, sequence, result),
             Message::JoinOffer { sequence, .. } => self.on_join_offer(cx, from, sequence),
             Message::JoinConfirm { sequence } => self.on_join_confirm(cx, from, sequence),
-            Message::HandOver { predecessor, successors } => {
-                self.on_hand_over(cx, from, predecessor, &successors);
+            Message::HandOver { predecessor, successors, fingers } => {
+                self.on_hand_over(cx, from, predecessor, &successors, &fingers);
             }
             Message::Leave { predecessor } => self.on_leave(cx, from, predecessor),
             Message::LeaveTaken(taken) => self.on_leave_taken(cx, from, taken),

@@ -113,15 +113,17 @@ impl Core {
         self.send(cx, to, message);
     }
 
-    /// The last link to a node is gone. One that broke off is taken for dead at once; one that was closed in order is asked,
-    /// if it stands in a table.
+    /// The last link to a node is gone. One that broke off is taken for dead at once. One that was closed in order was not
+    /// needed at the other end: only the nearest neighbours are asked whether they have left, others when they are used next
+    /// (else a node with many links would be dialled again by all whom it closes).
     pub(crate) fn on_link_down(&mut self, cx: &mut Context<'_>, contact: Contact, orderly: bool) {
         if !orderly {
             return self.declare_dead(cx, contact);
         }
         self.acks.remove(&contact);
         self.redirect_hops(cx, &contact);
-        if self.is_neighbour(&contact) {
+        let nearest = [self.neighbours.predecessor(), self.neighbours.successor()];
+        if nearest.contains(&Some(contact)) {
             self.probe(cx, contact);
         }
     }

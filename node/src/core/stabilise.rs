@@ -31,6 +31,10 @@ const BUSY_RETRY: Duration = Duration::from_millis(40);
 pub(crate) struct Upkeep {
     period: Duration,
     due: Option<Time>,
+    /// Rounds that come sooner than this leave the fingers alone.
+    fingers_due: Time,
+    /// The successor that was notified last, and the predecessor that it was told of.
+    notified: Option<(Contact, Option<Contact>)>,
 }
 
 impl Core {
@@ -43,10 +47,25 @@ impl Core {
         if !self.is_in_step() {
             self.stabilise(cx);
         }
-        self.check_next_finger(cx);
-        let pause = self.upkeep.period.max(ROUND_MIN);
-        self.upkeep.period = (pause * 2).min(ROUND_MAX);
-        let pause = self.jittered(pause);
+        let period = self.upkeep.period.max(ROUND_MIN);
+        if cx.now >= self.upkeep.fingers_due {
+            self.upkeep.fingers_due = cx.now + period / 2;
+            self.check_fingers(cx, period);
+        }
+        self.upkeep.period = (period * 2).min(ROUND_MAX);
+        let pause = self.jittered(period);
+        self.schedule_round(cx, pause);
+    }
+
+    /// A new member leaves its guessed fingers alone for a while: others may be joining too.
+    pub(crate) fn put_finger_checks_off(&mut self, cx: &Context<'_>) {
+        self.upkeep.fingers_due = cx.now + ROUND_MIN;
+    }
+
+    /// Something changed farther along the ring: rounds come often again, but there is no hurry.
+    fn stabilise_often(&mut self, cx: &mut Context<'_>) {
+        self.upkeep.period = ROUND_MIN;
+        let pause = self.jittered(ROUND_MIN);
         self.schedule_round(cx, pause);
     }
 
@@ -115,6 +134,7 @@ impl Core {
                     Some(between) if self.neighbours.is_closer_successor(between.id) => {
                         self.request(cx, between, Purpose::Candidate);
                     }
+                    Some(known) if known == self.me && self.has_notified(from) => {}
                     _ => self.notify_successor(cx),
                 }
             }
@@ -151,8 +171,14 @@ impl Core {
     pub(crate) fn notify_successor(&mut self, cx: &mut Context<'_>) {
         if let Some(successor) = self.neighbours.successor() {
             let predecessor = self.neighbours.predecessor();
+            self.upkeep.notified = Some((successor, predecessor));
             self.send(cx, successor, Message::Notify { predecessor });
         }
+    }
+
+    /// Whether the successor knows all that a notification would say.
+    fn has_notified(&self, successor: Contact) -> bool {
+        self.upkeep.notified == Some((successor, self.neighbours.predecessor()))
     }
 
     /// Rectify: a node believes that it is the predecessor. It speaks, so it lives; the present predecessor may not.
@@ -195,7 +221,11 @@ impl Core {
         let old = self.neighbours.successor();
         if self.neighbours.adopt(first, rest) {
             self.after_successors_change(cx, old);
-            self.stabilise_soon(cx);
+            if self.neighbours.successor() == old {
+                self.stabilise_often(cx);
+            } else {
+                self.stabilise_soon(cx);
+            }
         }
     }
 

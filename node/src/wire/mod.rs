@@ -78,8 +78,12 @@ fn check(message: &Message, ring: Ring) -> Result<(), WireError> {
         Message::JoinOffer { successors, .. }
         | Message::Left { successors }
         | Message::Introduce { successors } => check_contacts(successors, ring),
-        Message::HandOver { predecessor, successors }
-        | Message::Neighbours { predecessor, successors, .. } => {
+        Message::HandOver { predecessor, successors, fingers } => {
+            check_contacts(predecessor.as_slice(), ring)?;
+            check_contacts(successors, ring)?;
+            check_contacts(fingers, ring)
+        }
+        Message::Neighbours { predecessor, successors, .. } => {
             check_contacts(predecessor.as_slice(), ring)?;
             check_contacts(successors, ring)
         }

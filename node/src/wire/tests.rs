@@ -78,8 +78,9 @@ fn message() -> impl Strategy<Value = Message> {
         (any::<u64>(), contacts())
             .prop_map(|(sequence, successors)| Message::JoinOffer { sequence, successors }),
         any::<u64>().prop_map(|sequence| Message::JoinConfirm { sequence }),
-        (prop::option::of(contact()), contacts())
-            .prop_map(|(predecessor, successors)| Message::HandOver { predecessor, successors }),
+        (prop::option::of(contact()), contacts(), contacts()).prop_map(
+            |(predecessor, successors, fingers)| Message::HandOver { predecessor, successors, fingers }
+        ),
         prop::option::of(contact()).prop_map(|predecessor| Message::Leave { predecessor }),
         any::<bool>().prop_map(Message::LeaveTaken),
         contacts().prop_map(|successors| Message::Left { successors }),
@@ -219,7 +220,8 @@ fn ids_off_the_ring_are_refused_wherever_they_stand() {
         route(1, 1, Some(Id(100))),
         Message::Left { successors: vec![someone(100)] },
         Message::Notify { predecessor: Some(someone(100)) },
-        Message::HandOver { predecessor: Some(someone(100)), successors: Vec::new() },
+        Message::HandOver { predecessor: Some(someone(100)), successors: Vec::new(), fingers: Vec::new() },
+        Message::HandOver { predecessor: None, successors: Vec::new(), fingers: vec![someone(100)] },
         Message::Check { token: 1, target: Id(100) },
         Message::Answer {
             sequence: 1,
