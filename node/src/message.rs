@@ -1,7 +1,7 @@
 //! What nodes say to each other.
 //!
 //! A message goes over one link. Messages that cross the overlay travel inside [`Route`], are acknowledged by each hop
-//! ([`Ack`]) and answered by their destination directly to their source ([`Answer`]).
+//! ([`Ack`]) and answered by their destination directly to their source ([`Message::Answer`]).
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};

@@ -2,6 +2,8 @@
 //! operation ends, and the ring is right again when the churn stops. Young tables cost
 //! few hops.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod network;
 
 use std::time::Duration;

@@ -1,6 +1,8 @@
 //! Tango's sizes and offsets, row by row, against tables computed by an independent program from the paper's recurrences
 //! (Carton & Mesaros, Euro-Par 2004).
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use p2ps::core::geometry::tango_steps;
 
 #[test]

@@ -1,6 +1,8 @@
 //! The house keeps its shape: imports run downward only, in the order in which each crate's `lib.rs` lists its modules; the
 //! protocol knows no clock, socket, task or global randomness; files stay readable.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -46,7 +48,10 @@ fn sources(root: &Path) -> Vec<Source> {
                 let first = inside.components().next().unwrap().as_os_str().to_string_lossy().into_owned();
                 let room = first.trim_end_matches(".rs").to_owned();
                 let text = fs::read_to_string(&path).unwrap();
-                let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default().to_owned();
+                let tests = ["mod tests", "pub(crate) mod tests"]
+                    .map(|tests| text.find(&format!("#[cfg(test)]\n{tests} {{")));
+                let end = tests.into_iter().flatten().min().unwrap_or(text.len());
+                let code = text[..end].to_owned();
                 sources.push(Source { room, path, code });
             }
         }

@@ -1,5 +1,7 @@
 //! The ring's protocol under joins, leaves and crashes, on the pure core over a seeded network.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod network;
 
 use std::time::Duration;

@@ -11,7 +11,7 @@ use crate::message::{Contact, Found, Message, RouteError};
 /// What a peer wants done, in this order. The driver owns it and drains it after each input.
 pub type Outbox = Vec<Output>;
 
-/// One thing that a [`Peer`] wants done.
+/// One thing that a peer wants done.
 #[derive(Clone, Debug)]
 pub enum Output {
     /// Send this, over a link that stands or a new one. If none can be made: `Input::Unreachable`.

@@ -1,7 +1,7 @@
 //! The core of the overlay: ring, link tables, joins, leaves, repair and routing. Pure: it is told the time and what happened,
 //! and says what is to be done.
 //!
-//! [`Core`] holds a node's state; each flow of the protocol is a file that adds its steps to it. The rules that need no
+//! `Core` holds a node's state; each flow of the protocol is a file that adds its steps to it. The rules that need no
 //! messages stand apart: [`geometry`], `ring`, `table`, `route`, `rtt`.
 
 pub mod effect;

@@ -1,4 +1,4 @@
-//! Drivers: clock, sockets and timers for a [`Peer`](crate::peer::Peer).
+//! Drivers: clock, sockets and timers for a [`Peer`].
 //!
 //! This one runs on tokio, on one thread or on many. All of a node's state stands behind one lock. A *turn* is what is done
 //! under it at once: a link's task has read a batch of frames, or the application calls. What the peer wants sent in a turn

@@ -39,7 +39,7 @@ pub struct AgentProcess {
 }
 
 impl AgentProcess {
-    /// Its number, which stays its own until [`wait`](Self::wait) or [`end`](Self::end) has returned.
+    /// Its number, which stays its own until [`end`](Self::end) has returned.
     pub fn pid(&self) -> u32 {
         self.pid
     }
