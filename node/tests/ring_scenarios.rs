@@ -226,6 +226,19 @@ fn a_silent_node_is_routed_around_then_taken_for_dead() {
 }
 
 #[test]
+fn a_silent_node_that_wakes_up_takes_its_place_again() {
+    for seed in SEEDS {
+        let mut network = Network::ring(symmetric_tango(8), 16, seed);
+        let silent = network.any_member();
+        network.paused.insert(silent);
+        network.run_for(Duration::from_secs(40));
+        network.paused.remove(&silent);
+        network.run_until("the ring is right", HEALS_WITHIN, Network::is_ring_right);
+        all_lookups_are_right(&mut network, 10);
+    }
+}
+
+#[test]
 fn an_idle_ring_grows_quiet() {
     let mut network = Network::ring(symmetric_tango(8), 50, 5);
     network.run_for(Duration::from_secs(120));

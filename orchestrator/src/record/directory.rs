@@ -1,7 +1,7 @@
 //! Where a run's files are.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -129,9 +129,21 @@ impl RunDirectory {
         self.path.join("logs")
     }
 
-    /// What one node logged; its host's directory has to be made first.
+    /// What one node logged, over all of its lives.
     pub fn log(&self, host: &str, node: NodeIndex) -> PathBuf {
         self.logs().join(path_name(host)).join(format!("{node}.log"))
+    }
+
+    /// Adds to what one node logged.
+    ///
+    /// # Errors
+    /// [`RecordError::File`] where it cannot be written.
+    pub fn append_log(&self, host: &str, node: NodeIndex, text: &str) -> Result<(), RecordError> {
+        make(&self.logs().join(path_name(host)))?;
+        let path = self.log(host, node);
+        let file = fs::OpenOptions::new().create(true).append(true).open(&path);
+        file.and_then(|mut file| writeln!(file, "{}", text.trim_end()))
+            .map_err(|source| RecordError::File { doing: "write", path, source })
     }
 }
 

@@ -36,6 +36,7 @@ const TEXT_BYTES_MAX: usize = 4096;
 /// Records a run while it goes on. See the [module](super).
 #[derive(Debug)]
 pub struct Recorder {
+    directory: RunDirectory,
     timeline: Timeline,
     samples: Samples,
     histograms: HistogramLog,
@@ -76,6 +77,7 @@ impl Recorder {
         let mut placements: Vec<Placement> = Vec::with_capacity(nodes);
         placements.extend(schedule.nodes.iter().map(|node| Placement { host: node.host, metrics: None }));
         Ok(Recorder {
+            directory: directory.clone(),
             timeline: Timeline::create(directory.timeline())?,
             samples: Samples::create(directory, nodes)?,
             histograms: HistogramLog::create(directory.histograms(), plan)?,
@@ -408,6 +410,9 @@ impl Recorder {
             self.count_problem(format!("node {node} ended by itself ({status})"));
         }
         let host = host_name(&self.hosts, host);
+        if !stderr.is_empty() {
+            self.directory.append_log(host, node, stderr)?;
+        }
         self.timeline.write(&Event::Exited { host, node, at_us, status, expected, stderr })
     }
 
