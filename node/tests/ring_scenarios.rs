@@ -239,6 +239,25 @@ fn a_silent_node_that_wakes_up_takes_its_place_again() {
 }
 
 #[test]
+fn the_halves_of_a_partition_become_one_ring_again_when_it_heals() {
+    for seed in SEEDS {
+        let mut network = Network::ring(symmetric_tango(8), 24, seed);
+        for id in network.members() {
+            if network.random(2) == 0 {
+                network.island.insert(id);
+            }
+        }
+        let partition = Duration::from_secs(20 + network.random(60));
+        network.run_for(partition);
+        assert!(!network.is_ring_right(), "each half is a ring of its own by now");
+        network.island.clear();
+        network.run_until("the ring is right", HEALS_WITHIN * 2, Network::is_ring_right);
+        network.run_until("fingers are right", HEALS_WITHIN * 5, Network::are_fingers_right);
+        all_lookups_are_right(&mut network, 10);
+    }
+}
+
+#[test]
 fn an_idle_ring_grows_quiet() {
     let mut network = Network::ring(symmetric_tango(8), 50, 5);
     network.run_for(Duration::from_secs(120));

@@ -13,6 +13,7 @@ pub(crate) mod table;
 pub(crate) mod route;
 pub mod forward;
 pub mod lookup;
+mod departed;
 mod fingers;
 mod join;
 mod leave;
@@ -33,6 +34,7 @@ use crate::core::effect::{Event, Outbox, Output, Phase};
 use crate::id::Id;
 use crate::message::{Contact, Found, Message, MessageKind, RouteError};
 use crate::time::Time;
+use departed::Departed;
 use fingers::FingerUpkeep;
 use forward::{AckQueues, Delivered, PendingHop, Sent};
 use geometry::Offsets;
@@ -82,6 +84,7 @@ pub(crate) struct Core {
     sent: Sent,
     upkeep: Upkeep,
     finger_upkeep: FingerUpkeep,
+    departed: Departed,
     joining: Option<Joining>,
     leaving: Option<Leaving>,
     last_token: u64,
@@ -108,6 +111,7 @@ impl Core {
             sent: Sent::default(),
             upkeep: Upkeep::default(),
             finger_upkeep: FingerUpkeep::default(),
+            departed: Departed::default(),
             joining: None,
             leaving: None,
             last_token: 0,

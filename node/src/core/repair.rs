@@ -38,6 +38,8 @@ pub(crate) enum Purpose {
     },
     /// Does it live?
     Probe,
+    /// Is a neighbour that was taken for dead back?
+    Return,
     /// Is it still the right finger for this position?
     Finger {
         /// The finger's index.
@@ -142,6 +144,9 @@ impl Core {
             self.statistics.suspicions += 1;
             cx.event(Event::Suspected(contact));
         }
+        if self.neighbours.contains(&contact) {
+            self.departed.remember(contact, cx.now);
+        }
         self.round_trips.forget(contact.id);
         self.drop_contact(cx, contact);
     }
@@ -192,7 +197,7 @@ impl Core {
                     self.follow_predecessor(cx, Some(claimant), None);
                 }
             }
-            Purpose::Probe | Purpose::Finger { .. } => {}
+            Purpose::Probe | Purpose::Return | Purpose::Finger { .. } => {}
         }
     }
 

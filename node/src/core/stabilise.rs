@@ -51,6 +51,7 @@ impl Core {
         if cx.now >= self.upkeep.fingers_due {
             self.upkeep.fingers_due = cx.now + period / 2;
             self.check_fingers(cx, period);
+            self.ask_departed(cx);
         }
         self.upkeep.period = (period * 2).min(ROUND_MAX);
         let pause = self.jittered(period);
@@ -145,6 +146,7 @@ impl Core {
                 }
                 self.notify_successor(cx);
             }
+            Purpose::Return => self.on_returned(cx, from, successors),
             Purpose::Predecessor { .. } | Purpose::Probe | Purpose::Finger { .. } => {}
         }
     }
@@ -164,7 +166,7 @@ impl Core {
             Purpose::Predecessor { claimant } if !member => {
                 self.follow_predecessor(cx, Some(claimant), None);
             }
-            Purpose::Predecessor { .. } | Purpose::Probe | Purpose::Finger { .. } => {}
+            Purpose::Predecessor { .. } | Purpose::Probe | Purpose::Return | Purpose::Finger { .. } => {}
         }
     }
 

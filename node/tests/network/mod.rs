@@ -37,6 +37,8 @@ pub struct Network {
     pub messages: u64,
     /// Nodes that neither hear nor speak, and do not know it.
     pub paused: BTreeSet<Id>,
+    /// One side of a partition: nothing passes between these nodes and the others.
+    pub island: BTreeSet<Id>,
     queue: BTreeMap<(Time, u64), Flight>,
     arrivals: BTreeMap<(Id, Id), Time>,
     links: BTreeSet<(Contact, Contact)>,
@@ -61,6 +63,7 @@ impl Network {
             applications: BTreeMap::new(),
             messages: 0,
             paused: BTreeSet::new(),
+            island: BTreeSet::new(),
             queue: BTreeMap::new(),
             arrivals: BTreeMap::new(),
             links: BTreeSet::new(),
@@ -297,6 +300,9 @@ impl Network {
         match flight {
             Flight::Message { from, to, message } => {
                 self.messages += 1;
+                if self.island.contains(&from.id) != self.island.contains(&to.id) {
+                    return;
+                }
                 let alive = self.peers.get(&to.id).is_some_and(|peer| peer.me() == to);
                 if alive && !self.paused.contains(&to.id) {
                     self.links.insert((from.min(to), from.max(to)));
