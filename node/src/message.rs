@@ -208,6 +208,14 @@ pub enum Body {
 }
 
 impl Body {
+    /// The bytes of the application's payload.
+    pub fn payload_bytes(&self) -> usize {
+        match self {
+            Body::Data { payload, .. } => payload.len(),
+            Body::Lookup { .. } | Body::Join => 0,
+        }
+    }
+
     /// What the message that carries it is for.
     pub fn kind(&self) -> MessageKind {
         match self {

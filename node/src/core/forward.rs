@@ -2,28 +2,51 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
-
-use crate::core::effect::{Delivery, Event, Observation, Output, Phase};
+use crate::core::effect::{Event, Observation, Output, Phase};
 use crate::core::route::{Decision, NextHop, Way};
 use crate::core::rtt::ACK_HELD_MAX;
 use crate::core::timers::Timer;
 use crate::core::{Context, Core};
 use crate::id::Id;
 use crate::message::{
-    ACKS_MAX, Ack, Body, Contact, Found, HopVerdict, Message, MessageKind, PAYLOAD_BYTES_MAX, Route,
-    RouteError,
+    ACKS_MAX, Ack, Body, Contact, Found, HopVerdict, Message, MessageKind, Route, RouteError,
 };
 use crate::time::Time;
 
 /// The most messages that a node has on their way to a next hop that has not acknowledged them.
 pub const HOPS_PENDING_MAX: usize = 4096;
 
+/// The most payload that those messages hold together, in bytes.
+pub const HOPS_PENDING_BYTES_MAX: usize = 32 << 20;
+
 /// The most nodes that one node tries for one message.
 const TRIES_MAX: usize = 8;
 
-/// How many messages are remembered, to deliver none of them twice.
-const DELIVERIES_REMEMBERED: usize = 1024;
+/// The messages that the next hop has not acknowledged, by hop number.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct PendingHops {
+    hops: BTreeMap<u64, PendingHop>,
+    payload_bytes: usize,
+}
+
+impl PendingHops {
+    /// Whether there is room for one more message.
+    fn has_room(&self, route: &Route) -> bool {
+        self.hops.len() < HOPS_PENDING_MAX
+            && self.payload_bytes + route.body.payload_bytes() <= HOPS_PENDING_BYTES_MAX
+    }
+
+    fn insert(&mut self, hop: u64, pending: PendingHop) {
+        self.payload_bytes += pending.route.body.payload_bytes();
+        self.hops.insert(hop, pending);
+    }
+
+    fn remove(&mut self, hop: u64) -> Option<PendingHop> {
+        let pending = self.hops.remove(&hop)?;
+        self.payload_bytes -= pending.route.body.payload_bytes();
+        Some(pending)
+    }
+}
 
 /// A message that the next hop has not acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -41,37 +64,11 @@ pub(crate) struct PendingHop {
 /// Acknowledgements that wait for company on their way to one node: hop, when it came, what became of it.
 pub(crate) type AckQueues = BTreeMap<Contact, Vec<(u64, Time, HopVerdict)>>;
 
-/// The identities of the messages that were delivered last.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Delivered {
-    seen: std::collections::BTreeSet<(Id, u64, u64)>,
-    order: std::collections::VecDeque<(Id, u64, u64)>,
-}
-
-impl Delivered {
-    /// Whether this is the first time that this message is seen.
-    fn first_time(&mut self, source: &Contact, sequence: u64) -> bool {
-        let identity = (source.id, source.incarnation, sequence);
-        if !self.seen.insert(identity) {
-            return false;
-        }
-        self.order.push_back(identity);
-        if self.order.len() > DELIVERIES_REMEMBERED
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.seen.remove(&oldest);
-        }
-        true
-    }
-}
-
 impl Core {
     /// A routed message came over a link.
     pub(crate) fn on_route(&mut self, cx: &mut Context<'_>, from: Contact, route: Route) {
         let refusal = match self.phase {
-            Phase::Member | Phase::Leaving if self.hops.len() >= HOPS_PENDING_MAX => {
-                Some(HopVerdict::Overloaded)
-            }
+            Phase::Member | Phase::Leaving if !self.hops.has_room(&route) => Some(HopVerdict::Overloaded),
             Phase::Member | Phase::Leaving => None,
             _ => Some(HopVerdict::NotMember),
         };
@@ -134,7 +131,7 @@ impl Core {
     }
 
     fn forward(&mut self, cx: &mut Context<'_>, route: Route, next: NextHop, tried: Vec<Id>) {
-        if self.hops.len() >= HOPS_PENDING_MAX {
+        if !self.hops.has_room(&route) {
             return self.refuse(cx, &route, RouteError::Overloaded);
         }
         let hop = self.next_token();
@@ -166,13 +163,7 @@ impl Core {
             Body::Data { exact: true, .. } if route.key != self.me.id => {
                 self.refuse(cx, &route, RouteError::NoSuchNode);
             }
-            Body::Data { payload, .. } => {
-                if self.delivered.first_time(&route.source, route.sequence) {
-                    self.statistics.application_messages += 1;
-                    let delivery = Delivery { source: route.source.id, destination: route.key, payload };
-                    cx.out.push(Output::Deliver(delivery));
-                }
-            }
+            Body::Data { payload, .. } => self.deliver(cx, &route.source, route.sequence, route.key, payload),
         }
     }
 
@@ -244,7 +235,7 @@ impl Core {
             if matches!(ack.verdict, HopVerdict::NotMember | HopVerdict::Overloaded) {
                 self.on_join_not_passed_on(cx, from);
             }
-            if self.hops.get(&ack.hop).is_none_or(|pending| pending.to.id != from.id) {
+            if self.hops.hops.get(&ack.hop).is_none_or(|pending| pending.to.id != from.id) {
                 continue;
             }
             let Some(pending) = self.take_hop(ack.hop) else { continue };
@@ -275,7 +266,8 @@ impl Core {
 
     /// Messages on their way to a node that is gone go on elsewhere.
     pub(crate) fn redirect_hops(&mut self, cx: &mut Context<'_>, gone: &Contact) {
-        let hops: Vec<u64> = self.hops.iter().filter(|(_, p)| p.to == *gone).map(|(hop, _)| *hop).collect();
+        let hops: Vec<u64> =
+            self.hops.hops.iter().filter(|(_, p)| p.to == *gone).map(|(hop, _)| *hop).collect();
         for hop in hops {
             if let Some(pending) = self.take_hop(hop) {
                 self.try_next(cx, pending);
@@ -293,48 +285,8 @@ impl Core {
     }
 
     fn take_hop(&mut self, hop: u64) -> Option<PendingHop> {
-        let pending = self.hops.remove(&hop)?;
+        let pending = self.hops.remove(hop)?;
         self.timers.cancel(pending.expires, Timer::Hop(hop));
         Some(pending)
-    }
-}
-
-/// Messages of the application that started here: which destination a late refusal speaks of. Bounded: the oldest go first.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Sent(BTreeMap<u64, Id>);
-
-impl Sent {
-    fn remember(&mut self, sequence: u64, destination: Id) {
-        self.0.insert(sequence, destination);
-        if self.0.len() > DELIVERIES_REMEMBERED {
-            self.0.pop_first();
-        }
-    }
-
-    pub(crate) fn take(&mut self, sequence: u64) -> Option<Id> {
-        self.0.remove(&sequence)
-    }
-}
-
-impl Core {
-    /// Sends an application's message on its way.
-    pub(crate) fn send_data(&mut self, cx: &mut Context<'_>, destination: Id, exact: bool, payload: Bytes) {
-        let reason = match self.phase {
-            Phase::Member | Phase::Leaving if payload.len() <= PAYLOAD_BYTES_MAX => None,
-            Phase::Member | Phase::Leaving => Some(RouteError::PayloadTooLarge),
-            _ => Some(RouteError::NotMember),
-        };
-        if let Some(reason) = reason {
-            return cx.event(Event::Undelivered { destination, reason });
-        }
-        let sequence = self.next_token();
-        self.sent.remember(sequence, destination);
-        let route = self.new_route(sequence, destination, Body::Data { exact, payload });
-        self.dispatch(cx, route, Vec::new());
-    }
-
-    /// A message that starts here.
-    pub(crate) fn new_route(&self, sequence: u64, key: Id, body: Body) -> Route {
-        Route { source: self.me, sequence, key, hops: 0, backward: 0, hop: 0, entry: None, body }
     }
 }

@@ -13,6 +13,7 @@ pub(crate) mod table;
 pub(crate) mod route;
 pub mod forward;
 pub mod lookup;
+mod deliveries;
 mod departed;
 mod fingers;
 mod join;
@@ -34,9 +35,10 @@ use crate::core::effect::{Event, Outbox, Output, Phase};
 use crate::id::Id;
 use crate::message::{Contact, Found, Message, MessageKind, RouteError};
 use crate::time::Time;
+use deliveries::{Delivered, Sent};
 use departed::Departed;
 use fingers::FingerUpkeep;
-use forward::{AckQueues, Delivered, PendingHop, Sent};
+use forward::{AckQueues, PendingHops};
 use geometry::Offsets;
 use join::Joining;
 use leave::Leaving;
@@ -75,8 +77,7 @@ pub(crate) struct Core {
     round_trips: RoundTrips,
     /// Requests to single nodes, by token.
     requests: BTreeMap<u64, Request>,
-    /// Routed messages that the next hop has not acknowledged, by hop number.
-    hops: BTreeMap<u64, PendingHop>,
+    hops: PendingHops,
     acks: AckQueues,
     /// Look-ups that started here, by sequence number.
     lookups: BTreeMap<u64, PendingLookup>,
@@ -104,7 +105,7 @@ impl Core {
             timers: Timers::default(),
             round_trips: RoundTrips::default(),
             requests: BTreeMap::new(),
-            hops: BTreeMap::new(),
+            hops: PendingHops::default(),
             acks: BTreeMap::new(),
             lookups: BTreeMap::new(),
             delivered: Delivered::default(),
