@@ -1,10 +1,12 @@
-//! `/metrics` over HTTP/1.1. Nothing but a listener is held while nobody asks.
+//! Pages over HTTP/1.1, for Prometheus and for people: a node's `/metrics`, and what an orchestrator shows of a run. Nothing but
+//! a listener is held while nobody asks.
 
 use std::convert::Infallible;
+use std::future::{Future, ready};
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,25 +17,41 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
 use super::{Snapshot, encode, families};
 
-/// The most connections at once; one more is closed at once.
-pub const CONNECTIONS_MAX: usize = 8;
+/// The most connections at once; others wait in the system's queue.
+pub const CONNECTIONS_MAX: usize = 16;
 
 /// How long a request's head may take.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+const HEAD_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// How long one connection may stay open. Scrapers open another.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(300);
+const CONNECTION_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// The most bytes of a request's head.
 const HEAD_BYTES_MAX: usize = 8192;
 
 /// How long no connection is accepted after the system could give none.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The type of a page for people.
+pub const PLAIN: &str = "text/plain; charset=utf-8";
+
+/// What is served at a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// Its media type.
+    pub media_type: &'static str,
+    /// Its text.
+    pub text: String,
+}
+
+/// A page that may take a while to write.
+pub type PageFuture = Pin<Box<dyn Future<Output = Option<Page>> + Send>>;
 
 /// A served endpoint. It ends when this is dropped.
 #[derive(Debug)]
@@ -51,12 +69,28 @@ impl Endpoint {
         listen: SocketAddr,
         snapshot: impl Fn() -> Snapshot + Send + Sync + 'static,
     ) -> io::Result<Endpoint> {
+        Endpoint::serve_pages(listen, "see /metrics\n", move |path| {
+            let text = (path == "/metrics").then(|| encode(&families(&snapshot(), &[])));
+            Box::pin(ready(text.map(|text| Page { media_type: prometheus::TEXT_FORMAT, text })))
+        })
+    }
+
+    /// Serves the pages that there are, by path; `help` is what other paths say. Must be called on a tokio runtime with I/O
+    /// and time.
+    ///
+    /// # Errors
+    /// An address that cannot be listened on.
+    pub fn serve_pages(
+        listen: SocketAddr,
+        help: &'static str,
+        page: impl Fn(&str) -> PageFuture + Send + Sync + 'static,
+    ) -> io::Result<Endpoint> {
         let listener = std::net::TcpListener::bind(listen)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let listener = TcpListener::from_std(listener)?;
-        let task = tokio::spawn(accept(listener, Arc::new(snapshot))).abort_handle();
-        Ok(Endpoint { address, task })
+        let pages = Pages { help, page: Arc::new(page) };
+        Ok(Endpoint { address, task: tokio::spawn(accept(listener, pages)).abort_handle() })
     }
 
     /// Where it is served.
@@ -71,62 +105,48 @@ impl Drop for Endpoint {
     }
 }
 
-type Source = Arc<dyn Fn() -> Snapshot + Send + Sync>;
+#[derive(Clone)]
+struct Pages {
+    help: &'static str,
+    page: Arc<dyn Fn(&str) -> PageFuture + Send + Sync>,
+}
 
-async fn accept(listener: TcpListener, source: Source) {
-    let open = Arc::new(AtomicUsize::new(0));
-    loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            sleep(ACCEPT_PAUSE).await;
-            continue;
-        };
-        if open.load(Ordering::Relaxed) < CONNECTIONS_MAX {
-            let place = Place::take(&open);
-            tokio::spawn(connection(stream, source.clone(), place));
+async fn accept(listener: TcpListener, pages: Pages) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    while let Ok(place) = places.clone().acquire_owned().await {
+        match listener.accept().await {
+            Ok((stream, _)) => drop(tokio::spawn(connection(stream, pages.clone(), place))),
+            Err(_) => sleep(ACCEPT_PAUSE).await,
         }
     }
 }
 
-/// One of the [`CONNECTIONS_MAX`].
-struct Place(Arc<AtomicUsize>);
-
-impl Place {
-    fn take(open: &Arc<AtomicUsize>) -> Place {
-        open.fetch_add(1, Ordering::Relaxed);
-        Place(open.clone())
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-async fn connection(stream: TcpStream, source: Source, place: Place) {
+async fn connection(stream: TcpStream, pages: Pages, place: OwnedSemaphorePermit) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let source = source.clone();
-        async move { Ok::<_, Infallible>(respond(&request, &source)) }
+        let pages = pages.clone();
+        async move { Ok::<_, Infallible>(respond(&request, &pages).await) }
     });
     let serve = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(HEAD_TIME_MAX)
         .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service);
     // Whatever ends a scraper's connection concerns only the scraper.
-    let _ = tokio::time::timeout(CONNECTION_TIMEOUT, serve).await;
+    let _ = tokio::time::timeout(CONNECTION_TIME_MAX, serve).await;
     drop(place);
 }
 
-fn respond(request: &Request<Incoming>, source: &Source) -> Response<Full<Bytes>> {
-    let (status, text) = match (request.method(), request.uri().path()) {
-        (&Method::GET | &Method::HEAD, "/metrics") => (StatusCode::OK, encode(&families(&source(), &[]))),
-        (&Method::GET | &Method::HEAD, _) => (StatusCode::NOT_FOUND, "see /metrics\n".to_owned()),
-        _ => (StatusCode::METHOD_NOT_ALLOWED, "only GET\n".to_owned()),
+async fn respond(request: &Request<Incoming>, pages: &Pages) -> Response<Full<Bytes>> {
+    let plain = |text: &str| Page { media_type: PLAIN, text: text.to_owned() };
+    let (status, page) = if !matches!(request.method(), &Method::GET | &Method::HEAD) {
+        (StatusCode::METHOD_NOT_ALLOWED, plain("only GET\n"))
+    } else if let Some(page) = (pages.page)(request.uri().path()).await {
+        (StatusCode::OK, page)
+    } else {
+        (StatusCode::NOT_FOUND, plain(pages.help))
     };
-    let mut response = Response::new(Full::new(Bytes::from(text)));
+    let mut response = Response::new(Full::new(Bytes::from(page.text)));
     *response.status_mut() = status;
-    let kind = header::HeaderValue::from_static(prometheus::TEXT_FORMAT);
-    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(page.media_type));
     response
 }

@@ -5,5 +5,5 @@ mod server;
 mod terminal;
 
 pub use exposition::MetricsBoard;
-pub use server::{CONNECTIONS_MAX, MetricsServer, ServeError};
+pub use server::{MetricsServer, ServeError};
 pub use terminal::terminal;

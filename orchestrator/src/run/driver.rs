@@ -97,7 +97,7 @@ pub fn carry_out(job: Job, watcher: &mut dyn Watcher) -> Result<Finished, RunErr
         let board = MetricsBoard::new();
         let _server = match job.metrics {
             Some(address) => {
-                let server = MetricsServer::serve(address, board.clone()).await?;
+                let server = MetricsServer::serve(address, board.clone())?;
                 watcher.serving(server.address());
                 Some(server)
             }
