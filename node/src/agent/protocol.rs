@@ -26,6 +26,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::access_point::AccessPoint;
+use crate::com::shaping::LinkShape;
 use crate::config::NetConfig;
 use crate::control::Report;
 use crate::id::Id;
@@ -88,6 +89,13 @@ pub enum Request {
         /// At most [`LIST_MAX`].
         nodes: Vec<(NodeIndex, AccessPoint)>,
     },
+    /// The nodes of groups that [`ActionKind::Shape`] speaks of; more lines may follow until [`Request::Start`].
+    Groups {
+        /// The index of the first of them.
+        first: GroupIndex,
+        /// Each group's nodes, by id; at most [`LIST_MAX`] ids in all.
+        groups: Vec<Vec<Id>>,
+    },
     /// What time is it there?
     Clock {
         /// Repeated in the answer.
@@ -145,6 +153,15 @@ pub enum ActionKind {
     Leave,
     /// Its process is killed (SIGKILL).
     Kill,
+    /// Its process is stopped (SIGSTOP): it neither hears nor speaks, and keeps its links.
+    Pause,
+    /// Its process goes on (SIGCONT).
+    Resume,
+    /// From now on its links are shaped so, and in no other way; without rules they are healed.
+    Shape {
+        /// At most one for each group; nodes in no group are not touched.
+        rules: Vec<ShapeRule>,
+    },
     /// It looks a key up.
     Lookup {
         /// The run's number for this operation.
@@ -152,6 +169,18 @@ pub enum ActionKind {
         /// The key.
         key: Id,
     },
+}
+
+/// A group of nodes: an index into the groups of the run's schedule.
+pub type GroupIndex = u32;
+
+/// What a node does to its links to the nodes of one group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShapeRule {
+    /// The group.
+    pub to: GroupIndex,
+    /// What is done to what it sends there.
+    pub shape: LinkShape,
 }
 
 /// What an agent tells.

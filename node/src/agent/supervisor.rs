@@ -275,6 +275,9 @@ impl Supervisor {
                     not_running()
                 }
             }
+            ActionKind::Pause | ActionKind::Resume | ActionKind::Shape { .. } => {
+                Some("this agent cannot do this yet".to_owned())
+            }
         };
         self.achieved(action.index, planned_us, error);
     }
@@ -436,6 +439,7 @@ fn name(request: &Request) -> &'static str {
         Request::Prepare { .. } => "prepare",
         Request::Schedule { .. } => "schedule",
         Request::Addresses { .. } => "addresses",
+        Request::Groups { .. } => "groups",
         Request::Clock { .. } => "clock",
         Request::Start { .. } => "start",
         Request::Renew => "renew",

@@ -9,3 +9,4 @@ pub mod limits;
 pub mod handshake;
 pub mod link;
 pub mod links;
+pub mod shaping;

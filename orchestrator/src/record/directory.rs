@@ -142,8 +142,11 @@ impl RunDirectory {
         make(&self.logs().join(path_name(host)))?;
         let path = self.log(host, node);
         let file = fs::OpenOptions::new().create(true).append(true).open(&path);
-        file.and_then(|mut file| writeln!(file, "{}", text.trim_end()))
-            .map_err(|source| RecordError::File { doing: "write", path, source })
+        file.and_then(|mut file| writeln!(file, "{}", text.trim_end())).map_err(|source| RecordError::File {
+            doing: "write",
+            path,
+            source,
+        })
     }
 }
 

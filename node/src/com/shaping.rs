@@ -1,0 +1,56 @@
+//! Faults made where messages leave a node: cuts, latency, jitter, loss, bandwidth. They need no privilege and work on any host.
+
+use serde::{Deserialize, Serialize};
+
+/// What is done to the messages that go over a link. Nothing, by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkShape {
+    /// Which way nothing gets through; where it is both, no link can be made either: a partition.
+    #[serde(default)]
+    pub cut: Cut,
+    /// How much later each message leaves, in microseconds.
+    #[serde(default)]
+    pub latency_us: u64,
+    /// How much more or less than that, in microseconds: drawn by `distribution`, never below zero in all, never reordering.
+    #[serde(default)]
+    pub jitter_us: u64,
+    /// How the jitter is distributed.
+    #[serde(default)]
+    pub distribution: Distribution,
+    /// How many of a million messages are lost.
+    #[serde(default)]
+    pub loss_ppm: u32,
+    /// The most bytes a second; 0: no limit.
+    #[serde(default)]
+    pub bytes_per_second: u64,
+}
+
+/// Which way nothing gets through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cut {
+    /// Both ways are open.
+    #[default]
+    None,
+    /// What this node sends is lost.
+    Out,
+    /// What is sent to this node is lost.
+    In,
+    /// Both.
+    Both,
+}
+
+/// How jitter is distributed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Distribution {
+    /// Uniform in latency ± jitter.
+    #[default]
+    Uniform,
+    /// Normal, with the jitter for a standard deviation.
+    Normal,
+    /// Log-normal with the latency for its median and the jitter for its standard deviation.
+    LogNormal,
+    /// Pareto beyond the latency, with the jitter for its mean excess: a heavy tail.
+    Pareto,
+}
