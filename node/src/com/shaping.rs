@@ -1,6 +1,19 @@
 //! Faults made where messages leave a node: cuts, latency, jitter, loss, bandwidth. They need no privilege and work on any host.
+//!
+//! A [`LinkShape`] says what is done to the messages to one node; a [`Shaper`] does it to all of a node's. Links stand
+//! meanwhile: what is healed goes on over the same ones.
+
+mod draw;
+mod shaper;
 
 use serde::{Deserialize, Serialize};
+
+use crate::id::Id;
+
+pub use shaper::{Departure, Fate, Shaper};
+
+/// Nodes, by their ids, and what is done to the messages to each of them. Where several name a node, the last one counts.
+pub type ShapeRules = [(Vec<Id>, LinkShape)];
 
 /// What is done to the messages that go over a link. Nothing, by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +53,18 @@ pub enum Cut {
     Both,
 }
 
+impl Cut {
+    /// Whether what this node sends is lost.
+    pub fn is_out(self) -> bool {
+        matches!(self, Cut::Out | Cut::Both)
+    }
+
+    /// Whether what is sent to this node is lost.
+    pub fn is_in(self) -> bool {
+        matches!(self, Cut::In | Cut::Both)
+    }
+}
+
 /// How jitter is distributed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -51,6 +76,6 @@ pub enum Distribution {
     Normal,
     /// Log-normal with the latency for its median and the jitter for its standard deviation.
     LogNormal,
-    /// Pareto beyond the latency, with the jitter for its mean excess: a heavy tail.
+    /// Pareto beyond the latency, with the jitter for its mean excess: a heavy tail (index 3, as in `tc netem`'s table).
     Pareto,
 }
