@@ -95,9 +95,10 @@ impl Families<'_> {
             self.counters(
                 "p2ps_shaped_messages_total",
                 "Messages that a fault of their link was made on.",
-                &series(&ShapeEffect::ALL.map(|effect| {
-                    ([("effect", effect.as_str())], snapshot.shaped[effect as usize])
-                })),
+                &series(
+                    &ShapeEffect::ALL
+                        .map(|effect| ([("effect", effect.as_str())], snapshot.shaped[effect as usize])),
+                ),
             ),
         ]
     }

@@ -136,7 +136,8 @@ mod tests {
         for distribution in
             [Distribution::Uniform, Distribution::Normal, Distribution::LogNormal, Distribution::Pareto]
         {
-            for (latency_us, jitter_us) in [(0, 0), (0, 10), (0, u64::MAX), (u64::MAX, 0), (u64::MAX, u64::MAX)]
+            for (latency_us, jitter_us) in
+                [(0, 0), (0, 10), (0, u64::MAX), (u64::MAX, 0), (u64::MAX, u64::MAX)]
             {
                 let shape = LinkShape { latency_us, jitter_us, distribution, ..LinkShape::default() };
                 for _ in 0..100 {

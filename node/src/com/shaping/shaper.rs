@@ -283,11 +283,8 @@ mod tests {
 
     #[test]
     fn spaced_messages_have_the_jitters_mean_latency() {
-        let shape = LinkShape {
-            latency_us: 100 * MILLISECOND,
-            jitter_us: 50 * MILLISECOND,
-            ..LinkShape::default()
-        };
+        let shape =
+            LinkShape { latency_us: 100 * MILLISECOND, jitter_us: 50 * MILLISECOND, ..LinkShape::default() };
         let mut shaper = shaper(shape);
         let total_us: u64 = (0..10_000)
             .map(|number| {
@@ -304,7 +301,8 @@ mod tests {
     #[test]
     fn a_share_of_the_messages_is_lost() {
         let mut shaper = shaper(LinkShape { loss_ppm: 300_000, ..LinkShape::default() });
-        let lost = (0..100_000).filter(|number| send(&mut shaper, 0, 1, *number, 10) == Err(Fate::Lost)).count();
+        let lost =
+            (0..100_000).filter(|number| send(&mut shaper, 0, 1, *number, 10) == Err(Fate::Lost)).count();
         assert!(lost.abs_diff(30_000) < 500, "{lost}");
         assert!(shaper.links.is_empty(), "what is not delayed is not kept track of");
     }
