@@ -207,6 +207,7 @@ fn who_is_cut_off_gets_no_answer_until_the_cut_is_healed() {
         let by = [first.access_point()];
         let mut join = Box::pin(Node::join_net(&by, at(2), Some(net())));
         assert!(tokio::time::timeout(Duration::from_millis(500), &mut join).await.is_err(), "it is cut off");
+        assert_eq!(first.snapshot().links_in, 0, "it was not even answered");
         first.shape_links(&[]);
         join.await.unwrap();
     });

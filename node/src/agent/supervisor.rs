@@ -285,9 +285,12 @@ impl Supervisor {
                 }
             }
             ActionKind::Pause => {
-                let paused = roster.pause(action.node, true);
-                self.not_sampled(action.node);
-                if paused { None } else { not_running() }
+                if roster.pause(action.node, true) {
+                    self.not_sampled(action.node);
+                    None
+                } else {
+                    not_running()
+                }
             }
             ActionKind::Resume => {
                 if roster.pause(action.node, false) {

@@ -1,7 +1,7 @@
 //! Faults made where messages leave a node: cuts, latency, jitter, loss, bandwidth. They need no privilege and work on any host.
 //!
 //! A [`LinkShape`] says what is done to the messages to one node; a [`Shaper`] does it to all of a node's. Links stand
-//! meanwhile: what is healed goes on over the same ones.
+//! meanwhile: what is healed goes on over the same ones, and what broke behind a cut is heard of only then.
 
 mod draw;
 mod shaper;
@@ -21,7 +21,7 @@ pub struct LinkShape {
     /// Which way nothing gets through; where it is both, no link can be made either: a partition.
     #[serde(default)]
     pub cut: Cut,
-    /// How much later each message leaves, in microseconds.
+    /// How much later each message leaves, in microseconds; timers round it up to milliseconds.
     #[serde(default)]
     pub latency_us: u64,
     /// How much more or less than that, in microseconds: drawn by `distribution`, never below zero in all, never reordering.
