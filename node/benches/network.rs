@@ -100,8 +100,15 @@ impl Network {
         for _ in 0..count {
             let listen = SocketAddr::from(([127, 0, 0, 1], 0));
             let (id, seed) = (Id(u64::from(random.next_u32())), random.next_u64());
-            let setup =
-                Setup { net: NetConfig::default(), id, listen, join: join.clone(), seed, metrics: None };
+            let setup = Setup {
+                net: NetConfig::default(),
+                id,
+                listen,
+                join: join.clone(),
+                seed,
+                metrics: None,
+                shapes: Vec::new(),
+            };
             network.nodes.push(Process::start(&setup)?);
             if join.is_empty() {
                 join = vec![network.nodes[0].wait_listening()?];

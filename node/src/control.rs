@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::access_point::AccessPoint;
+use crate::com::shaping::LinkShape;
 use crate::config::NetConfig;
 use crate::id::Id;
 use crate::message::RouteError;
@@ -37,6 +38,9 @@ pub struct Setup {
     /// Where `/metrics` is served; absent: nowhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics: Option<SocketAddr>,
+    /// What it does to its links from its first moment, as in [`Order::Shape`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shapes: Vec<(Vec<Id>, LinkShape)>,
 }
 
 /// What a node is told to do.
@@ -56,6 +60,11 @@ pub enum Order {
     Leave,
     /// Answer with a [`Report::Sample`].
     Sample,
+    /// Shape the links to these nodes so from now on, and no others; without rules all are healed.
+    Shape {
+        /// Nodes, by their ids, and what is done to the links to each. Where several name a node, the last one counts.
+        rules: Vec<(Vec<Id>, LinkShape)>,
+    },
 }
 
 /// What a node tells.

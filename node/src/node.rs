@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::access_point::AccessPoint;
 use crate::com::handshake::HandshakeError;
+use crate::com::shaping::ShapeRules;
 use crate::config::NetConfig;
 use crate::core::Statistics;
 use crate::driver::{self, JoinFailure, Receiver, Shared, Started, Waiter, clock};
@@ -198,6 +199,12 @@ impl Node {
     /// Stops at once, without leaving: all sockets are closed, as if the process had been killed.
     pub fn stop(&self) {
         self.running.shared.stop();
+    }
+
+    /// Does to the node's links from now on what `rules` say, and nothing else: none heals them all. A fault for
+    /// experiments; it is made in this node alone.
+    pub fn shape_links(&self, rules: &ShapeRules) {
+        self.running.shared.shape(rules);
     }
 
     /// The node as others know it.

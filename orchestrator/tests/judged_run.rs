@@ -234,7 +234,14 @@ fn schedule() -> Schedule {
     let phases = [(0, "join 3 nodes"), (10 * SECOND, "kill 1")];
     let phases =
         phases.map(|(at_us, text)| Phase { at_us, text: text.to_owned(), nodes: Vec::new() }).to_vec();
-    Schedule { nodes: (0..3).map(place).collect(), actions, phases, operations: 16, end_us: 20 * SECOND }
+    Schedule {
+        nodes: (0..3).map(place).collect(),
+        actions,
+        phases,
+        groups: Vec::new(),
+        operations: 16,
+        end_us: 20 * SECOND,
+    }
 }
 
 #[test]

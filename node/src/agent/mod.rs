@@ -6,6 +6,7 @@
 //! it kills every process that it started: the dead man's switch.
 
 pub mod clock;
+mod faults;
 mod host;
 pub mod lines;
 mod outlet;

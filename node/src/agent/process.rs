@@ -6,6 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use bytes::Bytes;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
@@ -63,7 +64,7 @@ pub(super) struct Word {
 #[derive(Debug)]
 pub(super) struct Process {
     pid: Pid,
-    orders: mpsc::Sender<Vec<u8>>,
+    orders: mpsc::Sender<Bytes>,
 }
 
 impl Process {
@@ -99,7 +100,7 @@ impl Process {
         let (stdin, stdout, stderr) = match streams() {
             Ok(streams) => streams,
             Err(error) => {
-                kill(pid);
+                signal(pid, Signal::KILL);
                 return Err(error);
             }
         };
@@ -108,7 +109,7 @@ impl Process {
             life,
             events,
             stdin: Some(stdin),
-            unwritten: line(setup),
+            unwritten: line(setup).into(),
             orders: waiting,
             orders_open: true,
             stdout: Some(stdout),
@@ -127,24 +128,40 @@ impl Process {
 
     /// Gives the node an order. `false`: too many wait already, or it reads no more.
     pub(super) fn order(&self, order: &Order) -> bool {
-        self.orders.try_send(line(order)).is_ok()
+        self.say(line(order))
+    }
+
+    /// The same for an order that is a line already: one that many are given takes room once.
+    pub(super) fn say(&self, line: Bytes) -> bool {
+        self.orders.try_send(line).is_ok()
+    }
+
+    /// Stops the process and its group (SIGSTOP). It can be killed nevertheless.
+    pub(super) fn pause(&self) {
+        signal(self.pid, Signal::STOP);
+    }
+
+    /// Lets them go on (SIGCONT).
+    pub(super) fn resume(&self) {
+        signal(self.pid, Signal::CONT);
     }
 
     /// Kills the process and its group (SIGKILL).
     pub(super) fn kill(&self) {
-        kill(self.pid);
+        signal(self.pid, Signal::KILL);
     }
 }
 
-fn kill(pid: Pid) {
-    // It can only fail where nothing of the group is left, which is what was wanted.
-    kill_process_group(pid, Signal::KILL).ok();
+fn signal(pid: Pid, signal: Signal) {
+    // It can only fail where nothing of the group is left; its end is told of elsewhere.
+    kill_process_group(pid, signal).ok();
 }
 
-fn line(value: &impl serde::Serialize) -> Vec<u8> {
+/// A value as a line for a node.
+pub(super) fn line(value: &impl serde::Serialize) -> Bytes {
     let mut line = serde_json::to_vec(value).expect("an order is plain data: nothing can fail");
     line.push(b'\n');
-    line
+    line.into()
 }
 
 /// The task that talks with one process, until both of its output streams are closed.
@@ -153,7 +170,7 @@ struct Talk {
     events: mpsc::Sender<NodeEvent>,
     stdin: Option<pipe::Sender>,
     unwritten: Vec<u8>,
-    orders: mpsc::Receiver<Vec<u8>>,
+    orders: mpsc::Receiver<Bytes>,
     orders_open: bool,
     stdout: Option<pipe::Receiver>,
     lines: LineBuffer,
@@ -254,7 +271,7 @@ impl Talk {
         }
     }
 
-    fn take_orders(&mut self, first: Option<Vec<u8>>) {
+    fn take_orders(&mut self, first: Option<Bytes>) {
         match first {
             None => self.close_stdin(),
             Some(order) => {

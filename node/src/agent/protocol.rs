@@ -26,6 +26,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::access_point::AccessPoint;
+use crate::com::shaping::LinkShape;
 use crate::config::NetConfig;
 use crate::control::Report;
 use crate::id::Id;
@@ -45,6 +46,18 @@ pub const ACTIONS_MAX: usize = 10_000_000;
 
 /// The most addresses of nodes, over all hosts, that one agent holds.
 pub const ADDRESSES_MAX: usize = 100 * NODES_MAX;
+
+/// The most groups of nodes that one agent holds.
+pub const GROUPS_MAX: usize = 10_000;
+
+/// The most ids in all groups that one agent holds.
+pub const GROUP_IDS_MAX: usize = ADDRESSES_MAX;
+
+/// The most rules of one [`ActionKind::Shape`].
+pub const SHAPE_RULES_MAX: usize = 256;
+
+/// The most nodes that the rules of one [`ActionKind::Shape`] name: with them a node's order fits in its line.
+pub const SHAPE_IDS_MAX: usize = 40_000;
 
 /// The longest line between an orchestrator and an agent, in bytes: any node's line fits with what goes around it.
 pub const NOTICE_BYTES_MAX: usize = 2 * crate::control::LINE_BYTES_MAX;
@@ -88,6 +101,14 @@ pub enum Request {
         /// At most [`LIST_MAX`].
         nodes: Vec<(NodeIndex, AccessPoint)>,
     },
+    /// The nodes of groups that [`ActionKind::Shape`] speaks of; more lines may follow until [`Request::Start`]. Groups come
+    /// in order; a group that was begun in one line may go on in the next.
+    Groups {
+        /// The index of the first of them.
+        first: GroupIndex,
+        /// Each group's nodes, by id; at most [`LIST_MAX`] groups, and as many ids in all.
+        groups: Vec<Vec<Id>>,
+    },
     /// What time is it there?
     Clock {
         /// Repeated in the answer.
@@ -100,7 +121,8 @@ pub enum Request {
     },
     /// The orchestrator lives.
     Renew,
-    /// Carry out no more actions; the nodes go on, so that what is under way can end.
+    /// Carry out no more actions; paused nodes and shaped links are healed and the nodes go on, so that what is under way
+    /// can end.
     Halt,
     /// End all nodes, then yourself.
     Stop,
@@ -145,6 +167,16 @@ pub enum ActionKind {
     Leave,
     /// Its process is killed (SIGKILL).
     Kill,
+    /// Its process is stopped (SIGSTOP): it neither hears nor speaks, and keeps its links.
+    Pause,
+    /// Its process goes on (SIGCONT).
+    Resume,
+    /// From now on its links are shaped so, and in no other way; without rules they are healed.
+    Shape {
+        /// At most [`SHAPE_RULES_MAX`]; nodes in no group are not touched, and for one in several the last rule counts. They
+        /// stand until others take their place, also for processes of the node that start later.
+        rules: Vec<ShapeRule>,
+    },
     /// It looks a key up.
     Lookup {
         /// The run's number for this operation.
@@ -152,6 +184,18 @@ pub enum ActionKind {
         /// The key.
         key: Id,
     },
+}
+
+/// A group of nodes: an index into the groups of the run's schedule.
+pub type GroupIndex = u32;
+
+/// What a node does to its links to the nodes of one group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShapeRule {
+    /// The group.
+    pub to: GroupIndex,
+    /// What is done to what it sends there.
+    pub shape: LinkShape,
 }
 
 /// What an agent tells.
@@ -191,7 +235,7 @@ pub enum Notice {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<String>,
     },
-    /// A look-up that could not be given to its node: the node is not running.
+    /// A look-up that could not be given to its node: the node is not running, or paused.
     NotIssued {
         /// The run's number for the operation.
         operation: u64,

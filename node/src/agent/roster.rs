@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
 
+use bytes::Bytes;
 use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
 use tokio::sync::mpsc;
 
@@ -14,8 +15,10 @@ use super::ports::Reservation;
 use super::process::{Life, NodeEvent, Process};
 use super::protocol::{NodeIndex, NodeSlot};
 use crate::access_point::AccessPoint;
+use crate::com::shaping::LinkShape;
 use crate::config::NetConfig;
 use crate::control::{Order, Setup};
+use crate::id::Id;
 
 /// How long a process that has ended is waited for to fall silent, in microseconds: its last words may still be in the
 /// pipe.
@@ -54,6 +57,7 @@ struct Node {
 struct Running {
     process: Process,
     listening: bool,
+    paused: bool,
     ending: Option<Ending>,
     /// Its standard error, if it closed its streams already.
     silent: Option<String>,
@@ -116,8 +120,13 @@ impl Roster {
         self.pids.is_empty() && self.fading.is_empty()
     }
 
-    /// Starts a node's process.
-    pub(super) fn start(&mut self, index: NodeIndex, join: Vec<AccessPoint>) -> Result<(), StartError> {
+    /// Starts a node's process, which joins by `join` and shapes its links by `shapes`.
+    pub(super) fn start(
+        &mut self,
+        index: NodeIndex,
+        join: Vec<AccessPoint>,
+        shapes: Vec<(Vec<Id>, LinkShape)>,
+    ) -> Result<(), StartError> {
         let node = self.nodes.get_mut(&index).expect("actions are checked to be for nodes of this host");
         match &node.running {
             Some(Running { ending: Some(_), .. }) => return Err(StartError::Ending),
@@ -132,6 +141,7 @@ impl Roster {
             // A node that comes back draws anew.
             seed: node.slot.seed.wrapping_add(u64::from(node.lives)),
             metrics: self.common.metrics.then(|| ([127, 0, 0, 1], 0).into()),
+            shapes,
         };
         let life = Life { node: index, number: node.lives + 1 };
         node.reservation.release();
@@ -139,7 +149,7 @@ impl Roster {
         let process = started.inspect_err(|_| node.reservation.hold())?;
         node.lives = life.number;
         self.pids.insert(process.pid(), index);
-        node.running = Some(Running { process, listening: false, ending: None, silent: None });
+        node.running = Some(Running { process, listening: false, paused: false, ending: None, silent: None });
         Ok(())
     }
 
@@ -210,10 +220,39 @@ impl Roster {
         overdue
     }
 
-    /// Gives an order to a node that is running and accepts links. `false`: it is not, or does not read its orders.
+    /// Pauses a node's process, or lets it go on. `false`: it does not run, or is being killed.
+    pub(super) fn pause(&mut self, index: NodeIndex, paused: bool) -> bool {
+        let running = self.nodes.get_mut(&index).and_then(|node| node.running.as_mut());
+        let Some(running) = running.filter(|running| running.lives()) else { return false };
+        running.paused = paused;
+        match paused {
+            true => running.process.pause(),
+            false => running.process.resume(),
+        }
+        true
+    }
+
+    /// Lets all paused nodes go on.
+    pub(super) fn resume_all(&mut self) {
+        for node in self.nodes.values_mut() {
+            if let Some(running) = node.running.as_mut().filter(|running| running.paused) {
+                running.paused = false;
+                running.process.resume();
+            }
+        }
+    }
+
+    /// Gives an order to a node that is running and accepts links. `false`: it is not, is paused, or does not read its
+    /// orders. A paused node could begin nothing in time; what it was told would all come at once when it goes on.
     pub(super) fn order(&self, index: NodeIndex, order: &Order) -> bool {
         let running = self.nodes.get(&index).and_then(|node| node.running.as_ref());
-        running.is_some_and(|running| running.listening && running.process.order(order))
+        running.is_some_and(|running| running.listening && !running.paused && running.process.order(order))
+    }
+
+    /// Gives an order, as a line, to a node whatever it does; it obeys when it can. `false`: it does not read its orders.
+    pub(super) fn say(&self, index: NodeIndex, line: Bytes) -> bool {
+        let running = self.nodes.get(&index).and_then(|node| node.running.as_ref());
+        running.filter(|running| running.lives()).is_none_or(|running| running.process.say(line))
     }
 
     /// Asks all running nodes for a sample; gives back who was asked.
@@ -286,6 +325,12 @@ impl Roster {
         self.fading = fading;
         let over: Vec<(Life, Ended, u64)> = over;
         over.into_iter().map(|(_, ended, _)| ended).collect()
+    }
+}
+
+impl Running {
+    fn lives(&self) -> bool {
+        matches!(self.ending, None | Some(Ending::Leaving))
     }
 }
 

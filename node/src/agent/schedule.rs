@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::protocol::{ACTIONS_MAX, Action, ActionKind, LIST_MAX, NodeIndex};
+use super::protocol::{ACTIONS_MAX, Action, ActionKind, LIST_MAX, NodeIndex, SHAPE_RULES_MAX};
 
 /// The most nodes that a node is told to join by.
 const VIA_MAX: usize = 64;
@@ -28,6 +28,8 @@ pub(super) enum SliceError {
     Stranger { index: u64, node: NodeIndex },
     #[error("action {index} names {count} nodes to join by; at most {VIA_MAX} are allowed")]
     Via { index: u64, count: usize },
+    #[error("action {index} has {count} rules; at most {SHAPE_RULES_MAX} are allowed")]
+    Rules { index: u64, count: usize },
 }
 
 impl Slice {
@@ -52,10 +54,14 @@ impl Slice {
             if !is_here(node) {
                 return Err(SliceError::Stranger { index, node });
             }
-            if let ActionKind::Spawn { via } = kind
-                && via.len() > VIA_MAX
-            {
-                return Err(SliceError::Via { index, count: via.len() });
+            match kind {
+                ActionKind::Spawn { via } if via.len() > VIA_MAX => {
+                    return Err(SliceError::Via { index, count: via.len() });
+                }
+                ActionKind::Shape { rules } if rules.len() > SHAPE_RULES_MAX => {
+                    return Err(SliceError::Rules { index, count: rules.len() });
+                }
+                _ => {}
             }
             last_us = at_us;
         }
@@ -83,7 +89,9 @@ impl Slice {
 
 #[cfg(test)]
 mod tests {
+    use super::super::protocol::ShapeRule;
     use super::*;
+    use crate::com::shaping::LinkShape;
 
     fn kill(index: u64, at_us: u64, node: NodeIndex) -> Action {
         Action { index, at_us, node, kind: ActionKind::Kill }
@@ -119,6 +127,10 @@ mod tests {
         let crowd = ActionKind::Spawn { via: vec![0; VIA_MAX + 1] };
         let crowd = Action { index: 1, at_us: 20, node: 0, kind: crowd };
         assert!(matches!(slice.extend(vec![crowd], |_| true), Err(SliceError::Via { index: 1, .. })));
+        let rule = ShapeRule { to: 0, shape: LinkShape::default() };
+        let shape = ActionKind::Shape { rules: vec![rule; SHAPE_RULES_MAX + 1] };
+        let shape = Action { index: 1, at_us: 20, node: 0, kind: shape };
+        assert!(matches!(slice.extend(vec![shape], |_| true), Err(SliceError::Rules { index: 1, .. })));
         assert_eq!(slice.extend(vec![kill(1, 20, 1); LIST_MAX + 1], |_| true), Err(SliceError::List(4097)));
         assert_eq!(slice.due(10), Some(kill(0, 10, 1)));
         assert_eq!(slice.due(u64::MAX), None, "nothing of the bad lists is left");

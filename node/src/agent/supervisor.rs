@@ -8,13 +8,14 @@ use tokio::sync::mpsc;
 
 use super::AgentError;
 use super::clock::{monotonic_us, unix_us};
+use super::faults::Faults;
 use super::host;
 use super::outlet::Outlet;
 use super::ports;
 use super::process::{Heard, Life, NodeEvent, Word};
 use super::protocol::{
     ADDRESSES_MAX, AGENT_PROTOCOL_VERSION, Action, ActionKind, LIST_MAX, NODES_MAX, NodeIndex, NodeSlot,
-    Notice, Request,
+    Notice, Request, ShapeRule,
 };
 use super::roster::{Common, Ended, Roster, StartError};
 use super::sampling::Sampling;
@@ -56,6 +57,7 @@ pub(super) struct Supervisor {
     roster: Option<Roster>,
     addresses: HashMap<NodeIndex, AccessPoint>,
     slice: Slice,
+    faults: Faults,
     sampling: Option<Sampling>,
     /// Nodes that are to start again once their last process has ended.
     deferred: HashMap<NodeIndex, Action>,
@@ -91,6 +93,7 @@ impl Supervisor {
             roster: None,
             addresses: HashMap::new(),
             slice: Slice::default(),
+            faults: Faults::default(),
             sampling: None,
             deferred: HashMap::new(),
         }
@@ -161,6 +164,11 @@ impl Supervisor {
             }
             (Request::Schedule { actions }, Phase::Prepared) => self.schedule(actions),
             (Request::Addresses { nodes }, Phase::Prepared) => self.addresses(nodes),
+            (Request::Groups { first, groups }, Phase::Prepared) => {
+                if let Err(error) = self.faults.extend(first, groups) {
+                    self.problem(format!("groups were refused: {error}"));
+                }
+            }
             (Request::Start { at_us }, Phase::Prepared) => {
                 self.phase = Phase::Running { start_us: at_us };
                 self.sampling = Some(Sampling::new(self.sample_every_us, at_us + self.sample_every_us));
@@ -168,6 +176,7 @@ impl Supervisor {
             (Request::Halt, Phase::Prepared | Phase::Running { .. }) => {
                 self.slice.clear();
                 self.deferred.clear();
+                self.heal();
             }
             (request, phase) => {
                 let error = format!("{} is out of order: the agent is {}", name(&request), phase.describe());
@@ -275,8 +284,48 @@ impl Supervisor {
                     not_running()
                 }
             }
+            ActionKind::Pause => {
+                if roster.pause(action.node, true) {
+                    self.not_sampled(action.node);
+                    None
+                } else {
+                    not_running()
+                }
+            }
+            ActionKind::Resume => {
+                if roster.pause(action.node, false) {
+                    None
+                } else {
+                    not_running()
+                }
+            }
+            ActionKind::Shape { rules } => self.shape(action.node, rules.clone()),
         };
         self.achieved(action.index, planned_us, error);
+    }
+
+    /// Shapes a node's links: now where it runs, and whenever it starts while these rules stand.
+    fn shape(&mut self, node: NodeIndex, rules: Vec<ShapeRule>) -> Option<String> {
+        let roster = self.roster.as_ref()?;
+        match self.faults.shape(node, rules) {
+            Ok(order) => {
+                let told = roster.say(node, order);
+                (!told).then(|| "the node does not read its orders".to_owned())
+            }
+            Err(error) => Some(error.to_string()),
+        }
+    }
+
+    /// Undoes all faults.
+    fn heal(&mut self) {
+        for node in self.faults.heal() {
+            if let Some(error) = self.shape(node, Vec::new()) {
+                self.problem(format!("the links of node {node} are not healed: {error}"));
+            }
+        }
+        if let Some(roster) = &mut self.roster {
+            roster.resume_all();
+        }
     }
 
     fn spawn(&mut self, action: Action, start_us: u64) {
@@ -286,7 +335,7 @@ impl Supervisor {
         let error = if join.is_empty() && !via.is_empty() {
             Some(format!("no address is known of any node that it should join by ({via:?})"))
         } else {
-            match roster.start(action.node, join) {
+            match roster.start(action.node, join, self.faults.standing(action.node)) {
                 Ok(()) => None,
                 Err(StartError::Ending) => {
                     self.deferred.insert(action.node, action);
@@ -354,16 +403,21 @@ impl Supervisor {
         let (told, gone) = roster.reap(now_us);
         self.exited(told);
         for node in gone {
-            if let Some(sampling) = &mut self.sampling
-                && let Some(notice) = sampling.gone(now_us, node)
-            {
-                self.outlet.say(&notice);
-            }
+            self.not_sampled(node);
             if let Phase::Running { start_us } = self.phase
                 && let Some(action) = self.deferred.remove(&node)
             {
                 self.spawn(action, start_us);
             }
+        }
+    }
+
+    /// No sample is awaited of a node any more.
+    fn not_sampled(&mut self, node: NodeIndex) {
+        if let Some(sampling) = &mut self.sampling
+            && let Some(notice) = sampling.gone(monotonic_us(), node)
+        {
+            self.outlet.say(&notice);
         }
     }
 
@@ -436,6 +490,7 @@ fn name(request: &Request) -> &'static str {
         Request::Prepare { .. } => "prepare",
         Request::Schedule { .. } => "schedule",
         Request::Addresses { .. } => "addresses",
+        Request::Groups { .. } => "groups",
         Request::Clock { .. } => "clock",
         Request::Start { .. } => "start",
         Request::Renew => "renew",

@@ -98,14 +98,16 @@ pub async fn offer(stream: &mut TcpStream, hello: &Hello, frames: &[u8]) -> Resu
     }
 }
 
-/// The dialled side: reads what the other wants, and answers for `ours`. `admit` tells whether there is room for a link to
-/// that contact. Tells who is at the other end; `None` where it only asked for the settings.
+/// The dialled side: reads what the other wants, and answers for `ours`, once `reach` says that an answer can reach that
+/// contact. `admit` tells whether there is room for a link to it. Tells who is at the other end; `None` where it only asked
+/// for the settings.
 ///
 /// # Errors
 /// Any [`HandshakeError`]; the other end has then been told, as far as it speaks the protocol at all.
-pub async fn answer(
+pub async fn answer<Reached: Future<Output = ()>>(
     stream: &mut TcpStream,
     ours: Welcome,
+    reach: impl FnOnce(Contact) -> Reached,
     admit: impl FnOnce(&Contact) -> bool,
 ) -> Result<Option<Contact>, HandshakeError> {
     let hello = match read::<Hello>(stream).await {
@@ -122,6 +124,7 @@ pub async fn answer(
         stream.write_all(&encode(PROTOCOL_VERSION, &Reply::Welcome(ours))?).await?;
         return Ok(None);
     };
+    reach(contact).await;
     let (reply, error) = if net != ours.net {
         (
             Reply::OtherSettings { net: ours.net },

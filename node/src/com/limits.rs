@@ -78,3 +78,16 @@ pub const EVENTS_WAITING_MAX: usize = 1024;
 
 /// The most look-ups of the application that are on their way at once; one more ends in `Overloaded`.
 pub const LOOKUPS_MAX: usize = 1 << 16;
+
+/// The longest that a shaped link delays a message beyond what its bandwidth makes it wait.
+pub const SHAPED_DELAY_MAX: Duration = Duration::from_secs(60);
+
+/// The most bytes that wait on one shaped link, [`SHAPED_MESSAGE_BYTES`] for each message with them. A message that finds so
+/// many before it is dropped.
+pub const SHAPED_LINK_BYTES_MAX: usize = 4 << 20;
+
+/// The most bytes that wait on all shaped links of a node, counted in the same way.
+pub const SHAPED_BYTES_MAX: usize = 16 << 20;
+
+/// What a message that waits costs beside its frame, in bytes.
+pub const SHAPED_MESSAGE_BYTES: usize = 160;

@@ -86,6 +86,15 @@ impl Link {
         wire::encode(message, &mut self.buffer).map(Some)
     }
 
+    /// The same for a message that is a frame already. `false`: it was dropped.
+    pub fn push_frame(&mut self, frame: &[u8]) -> bool {
+        let room = self.backlog_bytes() < LINK_BACKLOG_BYTES_MAX;
+        if room {
+            self.buffer.extend_from_slice(frame);
+        }
+        room
+    }
+
     /// Says farewell: nothing is sent behind it.
     pub fn close(&mut self) {
         if self.stage == Stage::Open {

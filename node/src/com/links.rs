@@ -111,6 +111,16 @@ impl Links {
         pushed.unwrap_or(Ok(None))
     }
 
+    /// The same for a message that is a frame already. `false`: it was dropped.
+    pub fn push_frame(&mut self, key: LinkKey, turn: u64, frame: &[u8]) -> bool {
+        let pushed = self.change(key, |link| {
+            link.used = turn;
+            link.push_frame(frame)
+        });
+        self.queue(key);
+        pushed.unwrap_or(false)
+    }
+
     /// Notes that something waits to be written.
     pub fn queue(&mut self, key: LinkKey) {
         if self.link_mut(key).is_some_and(Link::queue) {
@@ -129,6 +139,11 @@ impl Links {
             }
         })
         .is_some()
+    }
+
+    /// Wakes the tasks of all links.
+    pub fn wake(&self) {
+        self.slots.iter().flatten().for_each(|(_, link)| link.wake());
     }
 
     /// Writes what one link's socket takes now.

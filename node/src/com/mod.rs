@@ -3,9 +3,10 @@
 //! Two nodes talk over TCP [`link`]s that a [`handshake`] opens: it refuses other versions of the protocol, other networks and
 //! nodes that are not who was dialled. A link that breaks off without a farewell means that the node at its other end is
 //! gone; the kernel's keepalive finds the hosts that vanish silently, so that a node at rest sends and wakes up for nothing.
-//! [`links`] holds all links of a node and bounds them by [`limits`].
+//! [`links`] holds all links of a node and bounds them by [`limits`]; for experiments, [`shaping`] makes faults on them.
 
 pub mod limits;
 pub mod handshake;
 pub mod link;
 pub mod links;
+pub mod shaping;

@@ -87,6 +87,7 @@ async fn obey(lines: &mut Lines, reports: &mut Reports) -> Result<(), Failure> {
         NodeConfig { id: Some(setup.id), listen: setup.listen, advertise: None, seed: Some(setup.seed) };
     let idle = IdleNode::new(setup.net, &config)?;
     let node = idle.node().clone();
+    node.shape_links(&setup.shapes);
     let endpoint = setup.metrics.map(|listen| {
         let node = node.clone();
         Endpoint::serve(listen, move || node.snapshot()).map_err(Failure::Metrics)
@@ -170,6 +171,7 @@ impl Session<'_> {
                         self.leave = Some(tokio::spawn(async move { node.leave().await }));
                     }
                 }
+                Order::Shape { rules } => self.node.shape_links(&rules),
                 Order::Sample => self.reports.say(&Report::Sample(Box::new(self.node.snapshot())))?,
             }
         }

@@ -71,18 +71,23 @@ impl Dials {
     /// Adds a message to what waits for the dial to a node, and dials if that is not under way. As
     /// [`Link::push`](crate::com::link::Link::push); dropped too where too many dials are under way.
     pub(super) fn push(&mut self, to: Contact, message: &Message) -> Result<Option<usize>, WireError> {
-        let target = Target::Node(to);
-        if !self.want(target) {
-            return Ok(None);
-        }
-        match self.under_way.get_mut(&target) {
-            Some(dial) if dial.queue.len() < DIAL_QUEUE_BYTES_MAX => {
-                let bytes = wire::encode(message, &mut dial.queue)?;
-                self.queued_bytes += bytes;
-                Ok(Some(bytes))
-            }
-            _ => Ok(None),
-        }
+        let Some(queue) = self.queue(to) else { return Ok(None) };
+        let bytes = wire::encode(message, queue)?;
+        self.queued_bytes += bytes;
+        Ok(Some(bytes))
+    }
+
+    /// The same for a message that is a frame already. `false`: it was dropped.
+    pub(super) fn push_frame(&mut self, to: Contact, frame: &[u8]) -> bool {
+        let Some(queue) = self.queue(to) else { return false };
+        queue.extend_from_slice(frame);
+        self.queued_bytes += frame.len();
+        true
+    }
+
+    /// Dials a node that no message waits for.
+    pub(super) fn begin(&mut self, to: Contact) {
+        self.want(Target::Node(to));
     }
 
     /// Dials whoever is there; `false`: too many dials are under way.
@@ -99,6 +104,16 @@ impl Dials {
         for (_, handshake) in dials.handshakes {
             handshake.abort();
         }
+    }
+
+    /// What waits for the dial to a node; `None` where there is no room.
+    fn queue(&mut self, to: Contact) -> Option<&mut Vec<u8>> {
+        let target = Target::Node(to);
+        if !self.want(target) {
+            return None;
+        }
+        let dial = self.under_way.get_mut(&target)?;
+        (dial.queue.len() < DIAL_QUEUE_BYTES_MAX).then_some(&mut dial.queue)
     }
 
     fn want(&mut self, target: Target) -> bool {
@@ -174,6 +189,9 @@ async fn dial_to(shared: Arc<Shared>, target: Target) {
 
 /// Connects and shakes hands; what waits for the dial goes out right behind the first frame.
 async fn shake_hands(shared: &Shared, target: Target) -> Result<(TcpStream, Contact), HandshakeError> {
+    if let Target::Node(contact) = target {
+        shared.reach(contact).await;
+    }
     let mut stream = TcpStream::connect(SocketAddr::from(target.access_point())).await?;
     configure(&stream)?;
     let (hello, frames) = {
@@ -189,7 +207,10 @@ async fn shake_hands(shared: &Shared, target: Target) -> Result<(TcpStream, Cont
     // Where a node was dialled, it is the one that was meant: its words come from the contact that the peer knows.
     let contact = match target {
         Target::Node(contact) => contact,
-        Target::Anyone(_) => welcome.contact,
+        Target::Anyone(_) => {
+            shared.reach(welcome.contact).await;
+            welcome.contact
+        }
     };
     Ok((stream, contact))
 }
@@ -232,7 +253,8 @@ async fn take_in(shared: Arc<Shared>, mut stream: TcpStream, address: SocketAddr
     };
     let answered = within(HANDSHAKE_TIMEOUT, async {
         configure(&stream)?;
-        answer(&mut stream, ours, |contact| shared.turn(|state, now| state.make_room(now, contact))).await
+        let admit = |contact: &Contact| shared.turn(|state, now| state.make_room(now, contact));
+        answer(&mut stream, ours, |contact| shared.reach(contact), admit).await
     })
     .await;
     shared.turn(|state, now| {

@@ -9,6 +9,7 @@
 pub mod clock;
 mod dial;
 mod mailbox;
+mod shape;
 mod state;
 mod task;
 
@@ -17,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 pub(crate) use dial::settings_at;
 pub(crate) use mailbox::Receiver;
@@ -25,6 +26,7 @@ pub(crate) use state::{JoinFailure, State, Waiter};
 pub use state::{LookupEnd, NodeEvent};
 
 use crate::com::limits::{EVENTS_WAITING_MAX, MESSAGES_WAITING_BYTES_MAX, MESSAGES_WAITING_MAX};
+use crate::com::shaping::{ShapeRules, Shaper};
 use crate::config::NetConfig;
 use crate::id::Id;
 use crate::message::{Contact, RouteError};
@@ -38,6 +40,8 @@ use mailbox::{Overflow, mailbox};
 pub(crate) struct Shared {
     state: Mutex<State>,
     runtime: Handle,
+    /// Told when the links' rules have changed.
+    shaped: Notify,
 }
 
 /// A node that has been started, and what it has for the application.
@@ -62,9 +66,9 @@ pub(crate) fn start(
     let (messages_in, messages) =
         mailbox(MESSAGES_WAITING_MAX, MESSAGES_WAITING_BYTES_MAX, Overflow::DropNewest);
     let (events_in, events) = mailbox(EVENTS_WAITING_MAX, usize::MAX, Overflow::DropOldest);
-    let state = State::new(Peer::new(net, me, seed), messages_in, events_in);
+    let state = State::new(Peer::new(net, me, seed), Shaper::new(seed), messages_in, events_in);
     let runtime = Handle::current();
-    let shared = Arc::new(Shared { state: Mutex::new(state), runtime });
+    let shared = Arc::new(Shared { state: Mutex::new(state), runtime, shaped: Notify::new() });
     let acceptor = shared.runtime.spawn(dial::accept(shared.clone(), listener));
     shared.lock().acceptor = Some(acceptor.abort_handle());
     shared.runtime.spawn(task::DriverTask::new(shared.clone()));
@@ -128,6 +132,24 @@ impl Shared {
             state.handle(now, Input::Command(Command::Send { destination, exact, payload }));
             Ok(())
         })
+    }
+
+    /// Shapes the node's links by `rules` from now on, and in no other way.
+    pub(crate) fn shape(&self, rules: &ShapeRules) {
+        self.turn(|state, now| state.shape(now, rules));
+        self.shaped.notify_waiters();
+    }
+
+    /// Waits until no rule keeps a link to a node from being made. Dials and handshakes have their own time-outs.
+    async fn reach(&self, contact: Contact) {
+        loop {
+            // Before the question: a change that comes between them is not missed.
+            let shaped = self.shaped.notified();
+            if self.lock().shaper.reaches(contact.id) {
+                return;
+            }
+            shaped.await;
+        }
     }
 
     /// Leaves the network; the receiver hears whether the successor took over.

@@ -14,9 +14,10 @@ use crate::com::handshake::HandshakeError;
 use crate::com::limits::{BACKLOG_BYTES_MAX, LOOKUPS_MAX, PARTIAL_BYTES_MAX};
 use crate::com::link::Link;
 use crate::com::links::{LinkKey, Links};
+use crate::com::shaping::Shaper;
 use crate::id::Id;
 use crate::message::{Contact, Found, Message, RouteError};
-use crate::metrics::{Recorder, Snapshot};
+use crate::metrics::{Recorder, ShapeEffect, Snapshot};
 use crate::peer::{Command, Delivery, Event, Input, JoinError, Observation, Outbox, Output, Peer, Phase};
 use crate::time::Time;
 use crate::wire::{FrameError, PREFIX_BYTES, WireError, decode};
@@ -118,6 +119,7 @@ pub(crate) struct State {
     entering: Option<Entering>,
     pub(super) links: Links,
     pub(super) dials: Dials,
+    pub(super) shaper: Shaper,
     /// What the peer is told when its turn comes: the answers to its own wishes that are known at once.
     pub(super) inputs: VecDeque<Input>,
     pub(super) driver_waker: Option<Waker>,
@@ -126,7 +128,7 @@ pub(crate) struct State {
     pub(super) events: Sender<NodeEvent>,
     messages: Sender<Delivery>,
     outbox: Outbox,
-    recorder: Recorder,
+    pub(super) recorder: Recorder,
     operations: HashMap<u64, Operation>,
     operations_begun: u64,
     leaving: Vec<oneshot::Sender<bool>>,
@@ -136,7 +138,12 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(super) fn new(peer: Peer, messages: Sender<Delivery>, events: Sender<NodeEvent>) -> State {
+    pub(super) fn new(
+        peer: Peer,
+        shaper: Shaper,
+        messages: Sender<Delivery>,
+        events: Sender<NodeEvent>,
+    ) -> State {
         State {
             peer,
             turn: 0,
@@ -144,6 +151,7 @@ impl State {
             entering: None,
             links: Links::default(),
             dials: Dials::default(),
+            shaper,
             inputs: VecDeque::new(),
             driver_waker: None,
             driver_woken: false,
@@ -185,6 +193,7 @@ impl State {
 
     /// Does what has come due; `true` where more is due already.
     pub(super) fn catch_up(&mut self, now: Time) -> bool {
+        self.release(now);
         for _ in 0..self.inputs.len() {
             if let Some(input) = self.inputs.pop_front() {
                 self.handle(now, input);
@@ -208,6 +217,10 @@ impl State {
     ) -> Result<(), LinkEnd> {
         if body.is_empty() {
             return Err(LinkEnd::Farewell);
+        }
+        if !self.shaper.hears(from.id) {
+            self.recorder.shaped(ShapeEffect::Cut, 1);
+            return Ok(());
         }
         let message = decode(body, self.peer.net().ring())?;
         self.recorder.received(message.kind(), body.len() + PREFIX_BYTES);
@@ -303,8 +316,9 @@ impl State {
         self.handle(now, Input::Command(Command::Leave));
     }
 
-    /// Says farewell on all links.
+    /// Says farewell on all links; what waits to leave leaves before.
     pub(super) fn close_links(&mut self, emptied: oneshot::Sender<()>) {
+        self.release(Time::from_micros(u64::MAX));
         for key in self.links.keys() {
             self.links.close(key);
         }
@@ -319,6 +333,7 @@ impl State {
             acceptor.abort();
         }
         self.dials.clear();
+        self.shaper.clear();
         for key in self.links.keys() {
             self.links.remove(key);
         }
@@ -354,7 +369,7 @@ impl State {
 
     fn apply(&mut self, now: Time, output: Output) {
         match output {
-            Output::Send { to, message } => self.send(to, &message),
+            Output::Send { to, message } => self.send(now, to, &message),
             Output::Connect { access_point } => self.connect(access_point),
             Output::Deliver(delivery) => {
                 let weight = delivery.payload.len();
@@ -369,15 +384,18 @@ impl State {
     }
 
     /// Messages to one node keep their order: where a dial is under way, they wait for it.
-    fn send(&mut self, to: Contact, message: &Message) {
+    fn send(&mut self, now: Time, to: Contact, message: &Message) {
         let kind = message.kind();
         if let Message::Route(route) = message
             && route.source != self.peer.me()
         {
             self.recorder.forwarded(kind);
         }
+        if self.shaper.is_shaping() && self.send_shaped(now, to, message) {
+            return;
+        }
         let room = self.links.backlog_bytes() + self.dials.queued_bytes() < BACKLOG_BYTES_MAX;
-        let sent = match self.links.find(&to).filter(|_| !self.dials.is_under_way(&to)) {
+        let sent = match self.link_to(&to) {
             _ if !room => Ok(None),
             Some(key) => self.links.push(key, self.turn, message),
             None if to == self.peer.me() => {
@@ -389,6 +407,11 @@ impl State {
         if let Ok(Some(bytes)) = sent {
             self.recorder.sent(kind, bytes);
         }
+    }
+
+    /// The link over which messages to a node go now; where it is being dialled, they wait for that.
+    pub(super) fn link_to(&self, to: &Contact) -> Option<LinkKey> {
+        self.links.find(to).filter(|_| !self.dials.is_under_way(to))
     }
 
     fn connect(&mut self, access_point: AccessPoint) {

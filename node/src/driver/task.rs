@@ -36,7 +36,7 @@ pub(super) fn start_link(
         return false;
     };
     let frames = FrameReader::default();
-    shared.runtime.spawn(LinkTask { shared: shared.clone(), key, contact, reader, frames });
+    shared.runtime.spawn(LinkTask { shared: shared.clone(), key, contact, reader, frames, ended: None });
     true
 }
 
@@ -47,6 +47,8 @@ struct LinkTask {
     contact: Contact,
     reader: OwnedReadHalf,
     frames: FrameReader,
+    /// How it ended, where no more can be read.
+    ended: Option<LinkEnd>,
 }
 
 impl Future for LinkTask {
@@ -58,13 +60,13 @@ impl Future for LinkTask {
             return Poll::Ready(());
         }
         for _ in 0..READS_PER_TURN {
+            if let Some(end) = &task.ended {
+                return task.end(end);
+            }
             match task.poll_read(context) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(end)) => {
-                    task.shared.turn(|state, now| state.end_link(now, task.key, &end));
-                    return Poll::Ready(());
-                }
+                Poll::Ready(Err(end)) => task.ended = Some(end),
             }
         }
         context.waker().wake_by_ref();
@@ -82,6 +84,17 @@ impl LinkTask {
             Poll::Ready(Ok(())) if !buffer.filled().is_empty() => Poll::Ready(self.take_in(buffer.filled())),
             Poll::Ready(_) => Poll::Ready(Err(LinkEnd::Broken)),
         }
+    }
+
+    /// A cut hides the link's end too: of what happens behind it nothing is heard until it is healed.
+    fn end(&self, end: &LinkEnd) -> Poll<()> {
+        self.shared.turn(|state, now| {
+            if !state.shaper.hears(self.contact.id) {
+                return Poll::Pending;
+            }
+            state.end_link(now, self.key, end);
+            Poll::Ready(())
+        })
     }
 
     fn take_in(&mut self, chunk: &[u8]) -> Result<(), LinkEnd> {
@@ -104,7 +117,8 @@ impl Drop for LinkTask {
     }
 }
 
-/// Ends each turn: hands the peer what has come due, starts dials, writes the links, and sleeps until the peer's deadline.
+/// Ends each turn: hands the peer what has come due, starts dials, writes the links, and sleeps until the next
+/// deadline, the peer's or that of a delayed message.
 pub(super) struct DriverTask {
     shared: Arc<Shared>,
     sleep: Pin<Box<Sleep>>,
@@ -130,7 +144,8 @@ impl DriverTask {
         dial::start(&self.shared, &mut state);
         // What the dials asked for in vain, and all that comes from now on, is another turn.
         state.driver_woken = false;
-        Some(EndOfTurn { now, more, deadline: state.peer.deadline() })
+        let deadline = [state.peer.deadline(), state.shaper.deadline()].into_iter().flatten().min();
+        Some(EndOfTurn { now, more, deadline })
     }
 
     /// Sets the timer. `true`: the deadline is here.

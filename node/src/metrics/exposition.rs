@@ -8,7 +8,7 @@ use prometheus::proto::{
 };
 use prometheus::{Encoder, TextEncoder};
 
-use super::{Histogram, Snapshot};
+use super::{Histogram, ShapeEffect, Snapshot};
 use crate::message::{MessageKind, RouteError};
 
 /// Upper bounds of the latency buckets, in seconds.
@@ -92,6 +92,14 @@ impl Families<'_> {
                 &series(&messages),
             ),
             self.counters("p2ps_message_bytes_total", "Bytes of messages, with framing.", &series(&bytes)),
+            self.counters(
+                "p2ps_shaped_messages_total",
+                "Messages that a fault of their link was made on.",
+                &series(
+                    &ShapeEffect::ALL
+                        .map(|effect| ([("effect", effect.as_str())], snapshot.shaped[effect as usize])),
+                ),
+            ),
         ]
     }
 
@@ -231,7 +239,7 @@ mod tests {
         recorder.lookup(Duration::from_micros(80), Ok(2));
         recorder.lookup(Duration::from_micros(80), Ok(0));
         recorder.lookup(Duration::from_micros(800), Err(RouteError::TimedOut));
-        Snapshot { links_in: 3, ..recorder.snapshot() }
+        Snapshot { links_in: 3, shaped: [0, 5, 0, 0], ..recorder.snapshot() }
     }
 
     #[test]
@@ -241,6 +249,8 @@ mod tests {
             "p2ps_messages_total{host=\"a\",node=\"7\",direction=\"sent\",kind=\"data\"} 1",
             "p2ps_message_bytes_total{host=\"a\",node=\"7\",direction=\"sent\",kind=\"data\"} 100",
             "p2ps_links{host=\"a\",node=\"7\",direction=\"in\"} 3",
+            "p2ps_shaped_messages_total{host=\"a\",node=\"7\",effect=\"delayed\"} 5",
+            "p2ps_shaped_messages_total{host=\"a\",node=\"7\",effect=\"cut\"} 0",
             "p2ps_lookups_total{host=\"a\",node=\"7\",outcome=\"timed_out\"} 1",
             "p2ps_lookups_total{host=\"a\",node=\"7\",outcome=\"route_exhausted\"} 0",
             "p2ps_lookup_hops_bucket{host=\"a\",node=\"7\",le=\"0\"} 1",

@@ -14,6 +14,8 @@ pub use recorder::Recorder;
 pub struct Snapshot {
     /// Messages and bytes by kind, in the order of [`MessageKind::ALL`](crate::message::MessageKind::ALL).
     pub traffic: [Traffic; 3],
+    /// Messages that shaped links did something to, in the order of [`ShapeEffect::ALL`].
+    pub shaped: [u64; 4],
     /// Links that this node opened and that stand now.
     pub links_out: u64,
     /// Links that others opened and that stand now.
@@ -59,6 +61,35 @@ pub struct Traffic {
     pub sent_bytes: u64,
     /// Bytes received, with framing.
     pub received_bytes: u64,
+}
+
+/// What a shaped link did to a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShapeEffect {
+    /// It was lost, by chance.
+    Lost,
+    /// It left later.
+    Delayed,
+    /// It was lost: the way is cut. Those that came from a node which nothing is heard of count too.
+    Cut,
+    /// It was lost: too much waited already.
+    Overflow,
+}
+
+impl ShapeEffect {
+    /// All effects, in the order in which tables list them.
+    pub const ALL: [ShapeEffect; 4] =
+        [ShapeEffect::Lost, ShapeEffect::Delayed, ShapeEffect::Cut, ShapeEffect::Overflow];
+
+    /// The effect as metrics write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ShapeEffect::Lost => "lost",
+            ShapeEffect::Delayed => "delayed",
+            ShapeEffect::Cut => "cut",
+            ShapeEffect::Overflow => "overflow",
+        }
+    }
 }
 
 /// A histogram as its non-empty buckets: (the bucket's highest value, its count), in rising order. The buckets are

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram as Hdr;
 
-use super::{Histogram, Snapshot, Traffic};
+use super::{Histogram, ShapeEffect, Snapshot, Traffic};
 use crate::message::{MessageKind, RouteError};
 
 /// The longest latency that is told apart, in microseconds: a minute. A longer one counts as one of this length.
@@ -21,6 +21,7 @@ const SIGNIFICANT_DIGITS: u8 = 2;
 #[derive(Debug, Default)]
 pub struct Recorder {
     traffic: [Traffic; 3],
+    shaped: [u64; 4],
     lookups_succeeded: u64,
     lookups_failed: BTreeMap<RouteError, u64>,
     hop_latency_us: Lazy,
@@ -48,6 +49,11 @@ impl Recorder {
         self.traffic[kind as usize].forwarded += 1;
     }
 
+    /// A shaped link did this to so many messages.
+    pub fn shaped(&mut self, effect: ShapeEffect, messages: u64) {
+        self.shaped[effect as usize] += messages;
+    }
+
     /// A link took this long from sending to acknowledgement.
     pub fn hop(&mut self, latency: Duration) {
         self.hop_latency_us.record(micros(latency), LATENCY_US_MAX);
@@ -69,6 +75,7 @@ impl Recorder {
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
             traffic: self.traffic,
+            shaped: self.shaped,
             lookups_succeeded: self.lookups_succeeded,
             lookups_failed: self
                 .lookups_failed
@@ -126,12 +133,14 @@ mod tests {
         recorder.lookup(Duration::from_micros(100), Ok(3));
         recorder.lookup(Duration::from_secs(1), Err(RouteError::TimedOut));
         recorder.hop(Duration::from_secs(3600));
+        recorder.shaped(ShapeEffect::Cut, 2);
         let snapshot = recorder.snapshot();
         assert_eq!(snapshot.traffic[2], Traffic { sent: 1, sent_bytes: 10, ..Traffic::default() });
         assert_eq!(
             snapshot.traffic[0],
             Traffic { received: 1, received_bytes: 20, forwarded: 1, ..Traffic::default() }
         );
+        assert_eq!(snapshot.shaped, [0, 0, 2, 0]);
         assert_eq!(snapshot.lookups_succeeded, 2);
         assert_eq!(snapshot.lookups_failed, [("timed_out".to_owned(), 1)]);
         assert_eq!(snapshot.lookup_hops.0, [(0, 1), (3, 1)]);

@@ -39,6 +39,7 @@ impl Managed {
             join: join.to_vec(),
             seed: id,
             metrics: Some(([127, 0, 0, 1], 0).into()),
+            shapes: Vec::new(),
         };
         let mut child = Command::new(env!("CARGO_BIN_EXE_p2ps-node"))
             .args(["run", "--managed"])

@@ -12,6 +12,9 @@ pub(super) enum Deed {
     Spawn,
     Leave,
     Kill,
+    Pause,
+    Resume,
+    Shape,
 }
 
 impl Deed {
@@ -20,6 +23,9 @@ impl Deed {
             Deed::Spawn => "spawn",
             Deed::Leave => "leave",
             Deed::Kill => "kill",
+            Deed::Pause => "pause",
+            Deed::Resume => "resume",
+            Deed::Shape => "shape",
         }
     }
 }
@@ -49,6 +55,9 @@ impl Actions {
                 ActionKind::Spawn { .. } => Deed::Spawn,
                 ActionKind::Leave => Deed::Leave,
                 ActionKind::Kill => Deed::Kill,
+                ActionKind::Pause => Deed::Pause,
+                ActionKind::Resume => Deed::Resume,
+                ActionKind::Shape { .. } => Deed::Shape,
                 ActionKind::Lookup { .. } => return None,
             };
             Some((action.index, DoneAction { node: action.node, planned_us: action.at_us, kind }))

@@ -286,6 +286,7 @@ impl Recorder {
                     *moment = moment.or(Some(achieved_us));
                 }
             }
+            (Deed::Pause | Deed::Resume | Deed::Shape, None) => {}
         }
         let host = host_name(&self.hosts, host);
         let action = kind.as_str();

@@ -6,6 +6,7 @@ use std::time::Duration;
 use p2ps::access_point::AccessPoint;
 use p2ps::agent::lines::LineBuffer;
 use p2ps::agent::protocol::{Action, LIST_MAX, NOTICE_BYTES_MAX, NodeIndex, Notice, Request};
+use p2ps::id::Id;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
@@ -41,7 +42,7 @@ pub(super) enum Outgoing {
     Request(Box<Request>),
     /// Where all nodes are reached.
     Addresses(Arc<Vec<(NodeIndex, AccessPoint)>>),
-    /// Its slice of the schedule.
+    /// The nodes of the schedule's groups, and its slice of the schedule.
     Slice(Arc<Schedule>),
 }
 
@@ -163,7 +164,10 @@ async fn write(
         let written = match outgoing {
             Outgoing::Request(request) => write_line(&mut input, &request).await,
             Outgoing::Addresses(nodes) => write_addresses(&mut input, &nodes).await,
-            Outgoing::Slice(schedule) => write_slice(&mut input, &schedule, host).await,
+            Outgoing::Slice(schedule) => match write_groups(&mut input, &schedule).await {
+                Ok(()) => write_slice(&mut input, &schedule, host).await,
+                failed => failed,
+            },
         };
         if written.is_err() {
             return;
@@ -187,6 +191,43 @@ async fn write_addresses(input: &mut Input, nodes: &[(NodeIndex, AccessPoint)]) 
     Ok(())
 }
 
+async fn write_groups(input: &mut Input, schedule: &Schedule) -> std::io::Result<()> {
+    for request in group_lines(schedule) {
+        write_line(input, &request).await?;
+    }
+    Ok(())
+}
+
+/// The schedule's groups, by their nodes' ids, in lines of at most [`LIST_MAX`] groups and ids. A group that does not fit in
+/// one goes on in the next.
+fn group_lines(schedule: &Schedule) -> Vec<Request> {
+    let id = |node: &NodeIndex| schedule.nodes.get(*node as usize).map(|node| node.slot.id);
+    let mut lines = Vec::new();
+    let (mut first, mut groups, mut room) = (0, Vec::new(), LIST_MAX);
+    for (index, group) in (0..).zip(&schedule.groups) {
+        let mut ids: Vec<Id> = group.iter().filter_map(id).collect();
+        loop {
+            let rest = ids.split_off(ids.len().min(room));
+            room -= ids.len();
+            groups.push(ids);
+            if rest.is_empty() && room > 0 && groups.len() < LIST_MAX {
+                break;
+            }
+            lines.push(Request::Groups { first, groups: std::mem::take(&mut groups) });
+            (first, room) = (index, LIST_MAX);
+            if rest.is_empty() {
+                first = index + 1;
+                break;
+            }
+            ids = rest;
+        }
+    }
+    if !groups.is_empty() {
+        lines.push(Request::Groups { first, groups });
+    }
+    lines
+}
+
 async fn write_slice(input: &mut Input, schedule: &Schedule, host: HostIndex) -> std::io::Result<()> {
     let is_here =
         |action: &&Action| schedule.nodes.get(action.node as usize).is_some_and(|node| node.host == host);
@@ -197,5 +238,50 @@ async fn write_slice(input: &mut Input, schedule: &Schedule, host: HostIndex) ->
             return Ok(());
         }
         write_line(input, &Request::Schedule { actions }).await?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::machine::tests::schedule;
+
+    fn read_back(lines: Vec<Request>) -> Vec<Vec<Id>> {
+        let mut read: Vec<Vec<Id>> = Vec::new();
+        for line in lines {
+            let Request::Groups { first, groups } = line else { panic!("{line:?}") };
+            assert!(groups.len() <= LIST_MAX && groups.iter().map(Vec::len).sum::<usize>() <= LIST_MAX);
+            for (index, group) in (first as usize..).zip(groups) {
+                match read.get_mut(index) {
+                    Some(begun) => begun.extend(group),
+                    None => {
+                        assert_eq!(index, read.len(), "groups come in order");
+                        read.push(group);
+                    }
+                }
+            }
+        }
+        read
+    }
+
+    #[test]
+    fn groups_of_any_size_go_in_bounded_lines() {
+        let nodes = 3 * LIST_MAX as u32;
+        let mut schedule = schedule(nodes, 1, 0);
+        for sizes in [
+            vec![],
+            vec![0, 0, 3],
+            vec![LIST_MAX as u32, 1, 0],
+            vec![LIST_MAX as u32 - 1, 2, 3 * LIST_MAX as u32, 0, 7],
+            vec![1; 2 * LIST_MAX + 1],
+            vec![0; LIST_MAX],
+        ] {
+            schedule.groups = sizes.iter().map(|size| (0..*size).rev().collect()).collect();
+            let ids = |group: &Vec<NodeIndex>| {
+                group.iter().map(|node| schedule.nodes[*node as usize].slot.id).collect::<Vec<Id>>()
+            };
+            let expected: Vec<Vec<Id>> = schedule.groups.iter().map(ids).collect();
+            assert_eq!(read_back(group_lines(&schedule)), expected, "{} groups", sizes.len());
+        }
     }
 }

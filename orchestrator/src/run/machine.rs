@@ -468,6 +468,7 @@ pub(crate) mod tests {
             nodes: (0..nodes).map(|node| PlacedNode { slot: slot(node), host: node % hosts }).collect(),
             actions: (0..operations).map(lookup).collect(),
             phases: Vec::new(),
+            groups: Vec::new(),
             operations,
             end_us: operations * 1_000_000,
         }

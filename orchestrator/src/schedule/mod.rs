@@ -28,6 +28,8 @@ pub struct Schedule {
     pub actions: Vec<Action>,
     /// The run's phases, in time order: the start, and then each step of the timeline.
     pub phases: Vec<Phase>,
+    /// Groups of nodes that its shaping actions speak of.
+    pub groups: Vec<Vec<p2ps::agent::protocol::NodeIndex>>,
     /// How many look-ups there are among the actions.
     pub operations: u64,
     /// When the run ends, in microseconds since its start.
@@ -87,7 +89,7 @@ pub fn schedule(plan: &Plan, hosts: u32) -> Schedule {
             operations += 1;
         }
     }
-    Schedule { nodes, actions, phases: membership.phases, operations, end_us }
+    Schedule { nodes, actions, phases: membership.phases, groups: Vec::new(), operations, end_us }
 }
 
 fn micros(length: std::time::Duration) -> u64 {

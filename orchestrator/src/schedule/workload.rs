@@ -73,7 +73,10 @@ impl Settled {
                         changes.push(Change { at_us, enters: false, node });
                     }
                 }
-                ActionKind::Lookup { .. } => {}
+                ActionKind::Lookup { .. }
+                | ActionKind::Pause
+                | ActionKind::Resume
+                | ActionKind::Shape { .. } => {}
             }
         }
         for (settled_us, node) in settles_us.into_iter().zip(0..) {

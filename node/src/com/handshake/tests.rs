@@ -30,7 +30,7 @@ fn shake(hello: &Hello, frames: &[u8], room: bool) -> (Dialled, Answered) {
     runtime.block_on(async {
         let (mut dialling, mut dialled) = connected().await;
         let offer = async move { offer(&mut dialling, hello, frames).await };
-        let answer = async move { answer(&mut dialled, ours(), |_| room).await };
+        let answer = async move { answer(&mut dialled, ours(), |_| std::future::ready(()), |_| room).await };
         tokio::join!(offer, answer)
     })
 }
@@ -42,7 +42,7 @@ fn shake_raw(bytes: &[u8]) -> (Answered, Vec<u8>) {
         let (mut dialling, mut dialled) = connected().await;
         dialling.write_all(bytes).await.unwrap();
         dialling.shutdown().await.unwrap();
-        let answered = answer(&mut dialled, ours(), |_| true).await;
+        let answered = answer(&mut dialled, ours(), |_| std::future::ready(()), |_| true).await;
         drop(dialled);
         let mut said = Vec::new();
         // A reset is as good as silence here.
