@@ -103,6 +103,7 @@ read_bad() {
 check_machine() {
     local tool
     [ "$(id -u)" = 0 ] || stop 3 "network namespaces are made by root only"
+    [ ! -e "$STATE/journal" ] || stop 3 "there is a testbed in $STATE: take it down first (make testbed-down)"
     PATH=$PATH:/usr/sbin:/sbin
     for tool in ip sshd ssh ssh-keygen unshare nsenter setsid pkill; do
         command -v "$tool" >/dev/null || stop 3 "$tool is missing: run deploy/install.sh testbed"
@@ -127,7 +128,6 @@ make_state() {
     local i name
     mkdir -p "$STATE"
     STATE=$(cd "$STATE" && pwd)
-    [ ! -e "$STATE/journal" ] || stop 3 "there is a testbed in $STATE: take it down first (make testbed-down)"
     [ -z "$(ls -A "$STATE")" ] || stop 3 "$STATE has other things in it: choose another STATE"
     for ((i = -1; i < HOSTS; i++)); do
         name=$(name_of "$i")
@@ -371,7 +371,8 @@ status() {
     local number name address kind alive link
     while read -r number name address kind; do
         if [ -n "$(init_of "$name")" ]; then alive=alive; else alive=dead; fi
-        if ip link show "$name" up 2>/dev/null | grep -q .; then link="link up"; else link="link cut"; fi
+        # There is a carrier where both ends are up.
+        if [ "$(cat "/sys/class/net/$name/carrier" 2>/dev/null)" = 1 ]; then link="link up"; else link="link down"; fi
         printf '%-4s %-14s %-14s %-14s %-6s %s\n' "$number" "$name" "$address" "$kind" "$alive" "$link"
     done <"$STATE/hosts.list"
 }
@@ -396,13 +397,10 @@ down() {
     local kind name
     [ -f "$STATE/journal" ] || { say "there is no testbed in $STATE"; return 0; }
     STATE=$(cd "$STATE" && pwd)
-    kill_processes
-    while read -r kind name; do
+    end_hosts
+    while read -r _ name; do
         if [ -e "/sys/class/net/$name" ]; then echo "link delete $name"; fi
     done < <(grep '^link ' "$STATE/journal") | ip -force -batch - || true
-    while read -r kind name; do
-        if [ -e "/run/netns/$name" ]; then ip netns delete "$name"; fi
-    done < <(grep '^namespace ' "$STATE/journal")
     while read -r kind name; do
         case "$kind" in
             link) [ ! -e "/sys/class/net/$name" ] || stop 3 "the link $name could not be removed" ;;
@@ -414,22 +412,28 @@ down() {
     rmdir "$STATE" 2>/dev/null || say "$STATE is kept: it has files that are not ours"
 }
 
-# The recorded processes, whose end is the end of all in their hosts, and what else lives in our network namespaces.
-kill_processes() {
-    local pid start name pids=() deadline=$((SECONDS + GONE_SECONDS_MAX))
-    while read -r _ pid start name; do
-        if [ -n "$start" ] && [ "$start" = "$(start_of "$pid")" ]; then pids+=("$pid"); fi
-    done < <(grep '^process ' "$STATE/journal")
+# Ends the recorded processes, whose end is the end of all in their hosts, and whatever else lives in our network namespaces: one
+# that was about to start is not recorded yet, and users may have entered. First the namespaces lose their names, so nobody can
+# enter any more; then it is killed until nobody is there.
+end_hosts() {
+    local name pid start inodes=" " pids deadline=$((SECONDS + GONE_SECONDS_MAX))
     while read -r _ name; do
         [ -e "/run/netns/$name" ] || continue
-        mapfile -t -O "${#pids[@]}" pids < <(ip netns pids "$name")
+        inodes+="net:[$(stat -L -c %i "/run/netns/$name")] "
+        ip netns delete "$name"
     done < <(grep '^namespace ' "$STATE/journal")
-    if [ "${#pids[@]}" -gt 0 ]; then kill -KILL "${pids[@]}" 2>/dev/null || true; fi
-    for pid in "${pids[@]}"; do
-        until [ -z "$(start_of "$pid")" ]; do
-            ((SECONDS < deadline)) || stop 3 "process $pid does not end"
-            sleep 0.02
-        done
+    while :; do
+        pids=()
+        while read -r _ pid start name; do
+            if [ -n "$start" ] && [ "$start" = "$(start_of "$pid")" ]; then pids+=("$pid"); fi
+        done < <(grep '^process ' "$STATE/journal")
+        while read -r pid name; do
+            if [[ $inodes == *" $name "* ]]; then pids+=("$pid"); fi
+        done < <(find /proc -maxdepth 3 -path '/proc/[0-9]*/ns/net' -printf '%P %l\n' 2>/dev/null | sed 's|/ns/net||')
+        if [ "${#pids[@]}" = 0 ]; then return; fi
+        ((SECONDS < deadline)) || stop 3 "these processes do not end: ${pids[*]}"
+        kill -KILL "${pids[@]}" 2>/dev/null || true
+        sleep 0.02
     done
 }
 
