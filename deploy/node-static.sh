@@ -3,7 +3,7 @@
 # Usage: deploy/node-static.sh [x86_64|aarch64], from the repository's root. Result: target/node-static/p2ps-node-ARCHITECTURE
 #
 # aarch64 is built on x86_64 with Debian's cross linker:
-#   apt-get install gcc-aarch64-linux-gnu && rustup target add aarch64-unknown-linux-gnu && deploy/node-static.sh aarch64
+#   apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross && rustup target add aarch64-unknown-linux-gnu && deploy/node-static.sh aarch64
 set -eu
 
 architecture=${1:-x86_64}
