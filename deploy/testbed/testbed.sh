@@ -285,9 +285,11 @@ write_inventory() {
         case "$kind" in good | slow=* | skew=*) required=$((required + 1)) ;; esac
     done <"$STATE/hosts.list"
     {
-        echo "# Made by deploy/testbed: $HOSTS hosts, of which $required are good, slow or skewed. Their keys are in known_hosts beside it."
+        echo "# Made by deploy/testbed: $HOSTS hosts, of which $required are good, slow or skewed."
         echo "defaults: {user: $LOGIN, key: $STATE/id_ed25519, port: 22}"
-        echo "required: $required"
+        echo "known_hosts: $STATE/known_hosts"
+        # An inventory needs one host at least.
+        echo "required: $((required > 0 ? required : 1))"
         echo "hosts:"
         while read -r number name address kind; do
             if [ "$kind" = good ]; then kind=""; else kind="   # $kind"; fi
