@@ -50,7 +50,7 @@ traces() {
 
 finish() {
     local code=$?
-    "$HERE/testbed.sh" down >/dev/null || code=1
+    [ ! -e "$STATE/journal" ] || "$HERE/testbed.sh" down >/dev/null || code=1
     rm -rf "$WORK"
     exit "$code"
 }

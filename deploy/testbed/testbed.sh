@@ -8,7 +8,7 @@ set -euo pipefail
 shopt -s inherit_errexit
 
 HERE=$(cd "$(dirname "$0")" && pwd)
-STATE=${STATE:-$HERE/../../target/testbed}
+STATE=${STATE:-$(cd "$HERE/../.." && pwd)/target/testbed}
 HOSTS=${HOSTS:-4}
 BAD=${BAD:-}
 PREFIX=${PREFIX:-p2ps}      # of the names of namespaces and links
@@ -84,6 +84,8 @@ check_settings() {
     [[ $PREFIX =~ ^[a-z][a-z0-9]{0,7}$ ]] || stop 2 "PREFIX=$PREFIX: wanted are up to 8 small letters and digits"
     [[ $NETWORK =~ ^(10\.[0-9]{1,3}|172\.(1[6-9]|2[0-9]|3[01])|192\.168)$ ]] || stop 2 "NETWORK=$NETWORK: wanted is a private /16, such as 10.77"
     [[ $LOGIN == p2ps || $LOGIN == root ]] || stop 2 "LOGIN=$LOGIN: wanted is p2ps or root"
+    # It stands in files of several kinds, each with its own way to quote.
+    [[ $STATE =~ ^[A-Za-z0-9._/+@=-]+$ ]] || stop 2 "STATE=$STATE: wanted is a path of letters, digits and ._/+@=-"
     [[ $DISK =~ ^[0-9]+[kmg]$ ]] || stop 2 "DISK=$DISK: wanted is a size such as 256m"
 }
 
@@ -193,7 +195,8 @@ make_links() {
             echo "link set $name master $bridge up"
         done
     } >"$STATE/links"
-    ip -batch "$STATE/links"
+    # Recorded like the others: it would go on making links if we were killed.
+    (become "$bridge" ip -batch "$STATE/links")
     rm "$STATE/links"
 }
 
@@ -228,17 +231,22 @@ start_host() {
         sh "$HERE/host.sh"
 }
 
-# The journal has the process before it is the process: the record is written by the subshell that then becomes it.
 start_process() {
-    local name=$1 log=$2 pid
+    local name=$1 log=$2
     shift 2
     (
         trap - EXIT INT TERM
-        pid=$BASHPID   # in a command substitution it would be another one
-        journal "process $pid $(start_of "$pid") $name"
-        exec setsid "$@" </dev/null >"$log" 2>&1
+        become "$name" setsid "$@" </dev/null >"$log" 2>&1
     ) &
     disown
+}
+
+# Makes a subshell into a process, which is in the journal before it is anything.
+become() {
+    local name=$1 pid=$BASHPID   # in a command substitution it would be another one
+    shift
+    journal "process $pid $(start_of "$pid") $name"
+    exec "$@"
 }
 
 number_in() { [[ $1 =~ -?[0-9]+ ]] && echo "${BASH_REMATCH[0]}"; }
@@ -414,29 +422,46 @@ down() {
     rmdir "$STATE" 2>/dev/null || say "$STATE is kept: it has files that are not ours"
 }
 
-# Ends the recorded processes, whose end is the end of all in their hosts, and whatever else lives in our network namespaces: one
-# that was about to start is not recorded yet, and users may have entered. First the namespaces lose their names, so nobody can
-# enter any more; then it is killed until nobody is there.
+# Ends the recorded processes, whose end is the end of all in their hosts; then whatever else lives in our network namespaces: one
+# that was about to start may not be recorded, and users may have entered. The namespaces lose their names first, so that nobody
+# can enter any more.
 end_hosts() {
-    local name pid start inodes=" " pids deadline=$((SECONDS + GONE_SECONDS_MAX))
+    local name inodes=" "
+    kill_all recorded
     while read -r _ name; do
         [ -e "/run/netns/$name" ] || continue
         inodes+="net:[$(stat -L -c %i "/run/netns/$name")] "
         ip netns delete "$name"
     done < <(grep '^namespace ' "$STATE/journal")
+    kill_all recorded
+    kill_all inhabitants "$inodes"
+}
+
+# Kills what a function finds, until it finds nothing.
+kill_all() {
+    local pids deadline=$((SECONDS + GONE_SECONDS_MAX))
     while :; do
-        pids=()
-        while read -r _ pid start name; do
-            if [ -n "$start" ] && [ "$start" = "$(start_of "$pid")" ]; then pids+=("$pid"); fi
-        done < <(grep '^process ' "$STATE/journal")
-        while read -r pid name; do
-            if [[ $inodes == *" $name "* ]]; then pids+=("$pid"); fi
-        done < <(find /proc -maxdepth 3 -path '/proc/[0-9]*/ns/net' -printf '%P %l\n' 2>/dev/null | sed 's|/ns/net||')
+        mapfile -t pids < <("$@")
         if [ "${#pids[@]}" = 0 ]; then return; fi
         ((SECONDS < deadline)) || stop 3 "these processes do not end: ${pids[*]}"
         kill -KILL "${pids[@]}" 2>/dev/null || true
         sleep 0.02
     done
+}
+
+recorded() {
+    local pid start
+    while read -r _ pid start _; do
+        if [ -n "$start" ] && [ "$start" = "$(start_of "$pid")" ]; then echo "$pid"; fi
+    done < <(grep '^process ' "$STATE/journal")
+}
+
+# The processes in the network namespaces with these inodes.
+inhabitants() {
+    local pid namespace
+    while read -r pid namespace; do
+        if [[ $1 == *" $namespace "* ]]; then echo "$pid"; fi
+    done < <(find /proc -maxdepth 3 -path '/proc/[0-9]*/ns/net' -printf '%P %l\n' 2>/dev/null | sed 's|/ns/net||')
 }
 
 main "$@"
