@@ -71,4 +71,5 @@ testbed-check:
 
 ## make clean                  remove what was built
 clean:
+	@test ! -e target/testbed/journal || deploy/testbed/testbed.sh down
 	$(CARGO) clean
