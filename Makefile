@@ -6,7 +6,7 @@
 CARGO ?= cargo
 NODES ?= 64
 
-.PHONY: help quickstart build test lint deny unit bench clean
+.PHONY: help quickstart build test lint deny unit bench clean testbed testbed-down testbed-check node-static
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -50,6 +50,26 @@ bench:
 	@deploy/install.sh build
 	$(CARGO) bench --locked -p p2ps --bench network
 
+## make node-static            the static node binary that is sent to hosts: target/node-static/p2ps-node-x86_64
+node-static:
+	@deploy/install.sh build
+	deploy/node-static.sh
+
+## make testbed [HOSTS=4 BAD="1:refuse 3:slow=200ms"]  a testbed in a box: hosts with a real sshd (root only; deploy/testbed/)
+testbed:
+	@deploy/install.sh testbed
+	@HOSTS="$(or $(HOSTS),4)" BAD="$(BAD)" deploy/testbed/testbed.sh up
+
+## make testbed-down           remove it
+testbed-down:
+	@deploy/testbed/testbed.sh down
+
+## make testbed-check          check the testbed itself (about 30 s)
+testbed-check:
+	@deploy/install.sh testbed
+	deploy/testbed/check.sh
+
 ## make clean                  remove what was built
 clean:
+	@test ! -e target/testbed/journal || deploy/testbed/testbed.sh down
 	$(CARGO) clean

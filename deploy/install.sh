@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what is missing for `make quickstart` (build) or `make test` (test), on Debian and Ubuntu; elsewhere says what is
-# wanted. Rust and make are assumed. Usage: deploy/install.sh build|test
+# Installs what is missing for `make quickstart` (build), `make test` (test) or `make testbed` (testbed), on Debian and Ubuntu;
+# elsewhere says what is wanted. Rust and make are assumed. Usage: deploy/install.sh build|test|testbed
 set -eu
 
 DENY_VERSION=0.20.2
@@ -8,14 +8,21 @@ TOOLS=target/tools
 
 say() { echo "install: $*" >&2; }
 
-command -v cargo >/dev/null || { say "Rust is missing: see https://rustup.rs"; exit 3; }
+# Where sshd, ip and nft are; users other than root often do not have it.
+PATH=$PATH:/usr/sbin:/sbin
 
 # Pairs command:package; only packages whose command is missing are installed.
 case "${1:-}" in
     build) wanted="cc:gcc" ;;
     test) wanted="cc:gcc promtool:prometheus prometheus:prometheus" ;;
-    *) say "usage: deploy/install.sh build|test"; exit 2 ;;
+    testbed) wanted="sshd:openssh-server ssh:openssh-client ip:iproute2 nft:nftables pkill:procps python3:python3" ;;
+    *) say "usage: deploy/install.sh build|test|testbed"; exit 2 ;;
 esac
+
+if [ "$1" != testbed ] && ! command -v cargo >/dev/null; then
+    say "Rust is missing: see https://rustup.rs"
+    exit 3
+fi
 
 missing=""
 for pair in $wanted; do
@@ -30,6 +37,15 @@ if [ -n "$missing" ]; then
     fi
     if [ "$(id -u)" = 0 ]; then sudo=""; else sudo="sudo"; fi
     say "installing$missing"
+    case "$missing" in
+        *openssh-server*)
+            # The testbed starts its own; this machine must not begin to let people in, today or after the next start.
+            if [ -d /run/systemd/system ]; then
+                $sudo systemctl mask ssh.service ssh.socket
+                say "ssh.service and ssh.socket are masked: systemctl unmask them if this machine shall serve SSH"
+            fi
+            ;;
+    esac
     $sudo apt-get update -q
     # Services that packages bring are not started: tests start their own.
     # shellcheck disable=SC2086
