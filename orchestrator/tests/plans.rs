@@ -84,7 +84,7 @@ fn oddly_written_plans_mean_what_they_say() {
     assert_eq!(plan.seed, u64::MAX);
     assert_eq!(plan.nodes, 1000);
     assert_eq!(plan.join_rate, Some(7.0 / 60.0));
-    let events: Vec<StepEvent> = plan.timeline.iter().map(|step| step.event).collect();
+    let events: Vec<StepEvent> = plan.timeline.iter().map(|step| step.event.clone()).collect();
     assert_eq!(
         events,
         [

@@ -111,6 +111,7 @@ fn check(plan: &Plan, schedule: &Schedule) {
     assert!(schedule.actions.iter().all(|action| action.at_us <= schedule.end_us), "seed {seed}");
 
     let mut up_since: BTreeMap<NodeIndex, u64> = BTreeMap::new();
+    let (mut paused, mut shaped): (BTreeSet<NodeIndex>, BTreeSet<NodeIndex>) = Default::default();
     let mut ever = BTreeSet::new();
     let mut operations = 0;
     for action in &schedule.actions {
@@ -140,6 +141,34 @@ fn check(plan: &Plan, schedule: &Schedule) {
             ActionKind::Kill | ActionKind::Leave => {
                 assert!(up_since.remove(node).is_some(), "seed {seed}: {action:?} is down already");
                 assert!(!up_since.is_empty(), "seed {seed}: nobody is left");
+                let was_paused = paused.remove(node);
+                assert!(!was_paused || *kind == ActionKind::Kill, "seed {seed}: {action:?} is stopped");
+                shaped.remove(node);
+            }
+            ActionKind::Pause => {
+                assert!(up_since.contains_key(node), "seed {seed}: {action:?} is down");
+                assert!(paused.insert(*node), "seed {seed}: {action:?} is stopped already");
+            }
+            ActionKind::Resume => {
+                assert!(paused.remove(node), "seed {seed}: {action:?} is not stopped");
+            }
+            ActionKind::Shape { rules } => {
+                assert!(up_since.contains_key(node), "seed {seed}: {action:?} is down");
+                let groups: BTreeSet<u32> = rules.iter().map(|rule| rule.to).collect();
+                assert_eq!(groups.len(), rules.len(), "seed {seed}: one rule a group");
+                let mut nodes = BTreeSet::new();
+                for group in &groups {
+                    let group = &schedule.groups[*group as usize];
+                    assert!(
+                        group.iter().all(|node| nodes.insert(*node)),
+                        "seed {seed}: groups of one moment overlap"
+                    );
+                }
+                if rules.is_empty() {
+                    assert!(shaped.remove(node), "seed {seed}: {action:?} is healed already");
+                } else {
+                    shaped.insert(*node);
+                }
             }
             ActionKind::Lookup { operation, key } => {
                 let since = up_since.get(node).copied();
@@ -147,12 +176,14 @@ fn check(plan: &Plan, schedule: &Schedule) {
                     since.is_some_and(|since| since + SETTLING_US <= *at_us),
                     "seed {seed}: {action:?} {since:?}"
                 );
+                assert!(!paused.contains(node), "seed {seed}: {action:?} of one that is stopped");
                 assert!(plan.net.ring().contains(*key) && at_us + DRAIN_US <= schedule.end_us, "seed {seed}");
                 assert_eq!(*operation, operations, "seed {seed}");
                 operations += 1;
             }
         }
     }
+    assert!(paused.is_empty() && shaped.is_empty(), "seed {seed}: at the end everything is healed");
     assert_eq!(operations, schedule.operations);
     assert_eq!(ever.len(), schedule.nodes.len(), "seed {seed}: every node runs at some time");
     check_phases(schedule);
