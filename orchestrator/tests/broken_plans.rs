@@ -107,7 +107,6 @@ broken_plans! {
     distribution_without_size: "{at: 15s, kill: 10%}" => "{from: 15s, to: 20s, churn: {sessions: {weibull: {shape: 0.5}}}}"
     pareto_without_mean: "{at: 15s, kill: 10%}" => "{from: 15s, to: 20s, churn: {sessions: {pareto: {shape: 0.9, scale: 1m}}}}"
     sessions_of_no_length: "{at: 15s, kill: 10%}" => "{from: 15s, to: 20s, churn: {sessions: {fixed: 0s}}}"
-    churn_of_too_many_nodes: "{at: 15s, kill: 10%}" => "{from: 15s, to: 16m, churn: {sessions: {fixed: 500ms}}}\nduration: 30m\n#"
     two_churns_at_once: "{at: 15s, kill: 10%}" => "{from: 15s, to: 20s, churn: {rate: 1%/s}}\n  - {from: 18s, to: 22s, churn: {rate: 1%/s}}"
     churn_after_the_end: "{at: 15s, kill: 10%}" => "{from: 15s, to: 40s, churn: {rate: 1%/min}}"
     convergence_in_churn: "{at: 15s, kill: 10%}" => "{from: 14s, to: 20s, churn: {rate: 1%/min}}"
@@ -130,6 +129,23 @@ broken_plans! {
     trace_of_unknown_format: "{at: 15s, kill: 10%}" => "{from: 15s, trace: {file: broken.yaml, format: tsv}}"
     window_that_ends_before_it_begins: "{at: 15s, kill: 10%}" => "{from: 15s, trace: {file: broken.yaml, format: csv, window: {from: 5s, to: 4s}}}"
     map_for_a_list: "timeline:\n  - {at: 15s, kill: 10%}" => "timeline: {at: 15s, kill: 10%}"
+}
+
+#[test]
+fn more_churn_than_a_run_has_room_for_is_refused() {
+    let churn = |sessions: &str| format!("timeline=[{{from: 15s, to: 1h, churn: {{sessions: {sessions}}}}}]");
+    let said = [
+        churn("{fixed: 1s}"),
+        churn("{fixed: 1s}, downtime: {fixed: 30d}"),
+        churn("{fixed: 200ms}, downtime: {fixed: 100ms}"),
+    ]
+    .map(|churn| {
+        refusal(
+            WHOLE,
+            &["--set", "duration=2h", "--set", "workload=[]", "--set", "expect=[]", "--set", &churn],
+        )
+    });
+    insta::assert_snapshot!("too_much_churn", said.join("---\n"));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use p2ps::agent::protocol::{Action, ActionKind, NodeIndex};
+use p2ps::agent::protocol::{Action, ActionKind, NodeIndex, ShapeRule};
 use p2ps_orchestrator::plan::{Plan, parse};
 use p2ps_orchestrator::schedule::{
     DRAIN_US, JsonlError, LINE_BYTES_MAX, SETTLING_US, Schedule, VIA_MAX, read_jsonl, schedule, write_jsonl,
@@ -181,22 +181,7 @@ fn check_actions(plan: &Plan, schedule: &Schedule) {
         match kind {
             ActionKind::Spawn { via } => {
                 assert!(!up_since.contains_key(node), "seed {seed}: {action:?} is up already");
-                assert_eq!(
-                    via.is_empty(),
-                    ever.is_empty(),
-                    "seed {seed}: only the first node founds the network"
-                );
-                assert!(via.len() <= VIA_MAX, "seed {seed}");
-                assert!(
-                    via.iter().all(|via| up_since.contains_key(via)),
-                    "seed {seed}: {action:?} joins by the dead"
-                );
-                assert_eq!(BTreeSet::from_iter(via).len(), via.len(), "seed {seed}: {action:?}");
-                let oldest = up_since.values().min().copied();
-                assert!(
-                    via.is_empty() || via.iter().any(|via| up_since.get(via).copied() == oldest),
-                    "seed {seed}"
-                );
+                check_vias(seed, action, via, &up_since, ever.is_empty());
                 up_since.insert(*node, *at_us);
                 ever.insert(*node);
             }
@@ -216,21 +201,13 @@ fn check_actions(plan: &Plan, schedule: &Schedule) {
             }
             ActionKind::Shape { rules } => {
                 assert!(up_since.contains_key(node), "seed {seed}: {action:?} is down");
-                let groups: BTreeSet<u32> = rules.iter().map(|rule| rule.to).collect();
-                assert_eq!(groups.len(), rules.len(), "seed {seed}: one rule a group");
-                let mut nodes = BTreeSet::new();
-                for group in &groups {
-                    let group = &schedule.groups[*group as usize];
-                    assert!(
-                        group.iter().all(|node| nodes.insert(*node)),
-                        "seed {seed}: groups of one moment overlap"
-                    );
-                }
-                if rules.is_empty() {
-                    assert!(shaped.remove(node), "seed {seed}: {action:?} is healed already");
-                } else {
-                    shaped.insert(*node);
-                }
+                assert!(
+                    !rules.is_empty() || shaped.contains(node),
+                    "seed {seed}: {action:?} is healed already"
+                );
+                shaped.remove(node);
+                shaped.extend((!rules.is_empty()).then_some(*node));
+                check_rules(seed, schedule, rules);
             }
             ActionKind::Lookup { operation, key } => {
                 let since = up_since.get(node).copied();
@@ -248,6 +225,30 @@ fn check_actions(plan: &Plan, schedule: &Schedule) {
     assert!(paused.is_empty() && shaped.is_empty(), "seed {seed}: at the end everything is healed");
     assert_eq!(operations, schedule.operations);
     assert_eq!(ever.len(), schedule.nodes.len(), "seed {seed}: every node runs at some time");
+}
+
+fn check_vias(
+    seed: u64,
+    action: &Action,
+    via: &[NodeIndex],
+    up_since: &BTreeMap<NodeIndex, u64>,
+    is_first: bool,
+) {
+    assert_eq!(via.is_empty(), is_first, "seed {seed}: only the first node founds the network");
+    assert!(via.len() <= VIA_MAX, "seed {seed}");
+    assert!(via.iter().all(|via| up_since.contains_key(via)), "seed {seed}: {action:?} joins by the dead");
+    assert_eq!(BTreeSet::from_iter(via).len(), via.len(), "seed {seed}: {action:?}");
+    let oldest = up_since.values().min().copied();
+    assert!(via.is_empty() || via.iter().any(|via| up_since.get(via).copied() == oldest), "seed {seed}");
+}
+
+/// Each group has one rule, and no node is in two groups of one moment.
+fn check_rules(seed: u64, schedule: &Schedule, rules: &[ShapeRule]) {
+    let mut nodes = BTreeSet::new();
+    for rule in rules {
+        let group = &schedule.groups[rule.to as usize];
+        assert!(group.iter().all(|node| nodes.insert(*node)), "seed {seed}: groups of one moment overlap");
+    }
 }
 
 /// What the phases say is what the actions do.

@@ -141,7 +141,7 @@ mod tests {
             (Preset::Kad, 247.143),
             (Preset::BittorrentFlatout, 64.46),
             (Preset::P2psim, 60.0),
-            (Preset::Rhea2004(Duration::from_secs(60)), 1.4427),
+            (Preset::Rhea2004(Duration::from_secs(60)), std::f64::consts::LOG2_E),
         ] {
             assert!(
                 (mean_minutes(preset) / expected - 1.0).abs() < 1e-3,

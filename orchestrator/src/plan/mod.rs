@@ -42,6 +42,9 @@ pub const STEPS_MAX: usize = 10_000;
 /// The most workloads of a plan.
 pub const WORKLOADS_MAX: usize = 64;
 
+/// The most partitions and degradations of links of a plan.
+pub const LINK_FAULTS_MAX: usize = 256;
+
 /// The most sides of a partition.
 pub const SIDES_MAX: usize = 8;
 

@@ -122,7 +122,8 @@ impl Population {
                 // Each has an end.
                 count.saturating_mul(2)
             }
-            StepEvent::Partition { .. } => self.up.saturating_mul(2),
+            // Each node has as many rules.
+            StepEvent::Partition { sides, .. } => self.up.saturating_mul(2 * sides.len() as u32),
             StepEvent::Heal => 0,
             StepEvent::Churn { churn, until } => {
                 self.churned = true;

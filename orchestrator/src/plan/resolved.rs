@@ -118,10 +118,12 @@ pub(crate) fn event_text(at: Duration, event: &StepEvent) -> String {
             format!("partition {}{one_way}{}", sides_text(sides), lasting(*until))
         }
         StepEvent::Degrade { amount, shape, until } => {
-            format!("degrade {}{}{}", amount_text(*amount), shape_text(shape), lasting(*until))
+            format!("degrade {{nodes: {}{}}}{}", amount_text(*amount), shape_text(shape), lasting(*until))
         }
         StepEvent::Heal => "heal".to_owned(),
-        StepEvent::Churn { churn, until } => format!("churn {}{}", churn_text(churn), lasting(Some(*until))),
+        StepEvent::Churn { churn, until } => {
+            format!("churn {{{}}}{}", churn_text(churn), lasting(Some(*until)))
+        }
         StepEvent::Trace(trace) => {
             let name = trace.file.file_name().unwrap_or_default().to_string_lossy();
             format!("trace {name} for {}", duration_text(trace.length()))

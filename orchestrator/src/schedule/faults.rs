@@ -166,11 +166,10 @@ struct Groups {
 impl Groups {
     fn index(&mut self, nodes: Vec<NodeIndex>) -> GroupIndex {
         let next = self.lists.len() as GroupIndex;
-        let index = *self.known.entry(nodes).or_insert_with_key(|nodes| {
+        *self.known.entry(nodes).or_insert_with_key(|nodes| {
             self.lists.push(nodes.clone());
             next
-        });
-        index
+        })
     }
 }
 

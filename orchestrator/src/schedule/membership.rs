@@ -41,6 +41,7 @@ pub(crate) fn draw(plan: &Plan) -> Membership {
         started: 0,
         up: Vec::new(),
         down: Vec::new(),
+        down_places: Vec::new(),
         places: Vec::new(),
         paused: BTreeSet::new(),
         membership: Membership { actions: Vec::new(), phases: vec![first_phase(plan)], nodes: 0, up_at },
@@ -81,6 +82,8 @@ pub(super) struct Drawing<'a> {
     up: Vec<(u64, u64, NodeIndex)>,
     /// Those that are down, in the order of their ends.
     down: Vec<NodeIndex>,
+    /// Each node's place in `down`.
+    down_places: Vec<Option<usize>>,
     /// The number of each node's present start.
     places: Vec<Option<u64>>,
     /// Those that are stopped.
@@ -195,6 +198,11 @@ impl Drawing<'_> {
             self.churns.release(*node);
         }
         self.down.retain(|node| drawn.binary_search(node).is_err());
+        drawn.iter().for_each(|node| self.set_down_place(*node, None));
+        for (place, node) in std::mem::take(&mut self.down).into_iter().enumerate() {
+            self.set_down_place(node, Some(place));
+            self.down.push(node);
+        }
         drawn.iter().for_each(|node| self.start_up(at_us, *node));
         drawn
     }
@@ -244,8 +252,11 @@ impl Drawing<'_> {
 
     /// Starts a node that is down or new.
     pub(super) fn start(&mut self, at_us: u64, node: NodeIndex) {
-        if let Some(place) = self.down.iter().rposition(|down| *down == node) {
-            self.down.remove(place);
+        if let Some(place) = self.down_places.get_mut(node as usize).and_then(Option::take) {
+            self.down.swap_remove(place);
+            if let Some(moved) = self.down.get(place) {
+                self.down_places[*moved as usize] = Some(place);
+            }
         }
         self.start_up(at_us, node);
     }
@@ -277,7 +288,16 @@ impl Drawing<'_> {
             _ => self.up.retain(|(.., node)| nodes.binary_search(node).is_err()),
         }
         nodes.iter().for_each(|node| self.places[*node as usize] = None);
-        self.down.extend(nodes);
+        for node in nodes {
+            self.set_down_place(*node, Some(self.down.len()));
+            self.down.push(*node);
+        }
+    }
+
+    fn set_down_place(&mut self, node: NodeIndex, place: Option<usize>) {
+        let size = self.down_places.len().max(node as usize + 1);
+        self.down_places.resize(size, None);
+        self.down_places[node as usize] = place;
     }
 
     /// Whom a node that starts now joins by: two members at random, so that the work is shared, and then the oldest, the

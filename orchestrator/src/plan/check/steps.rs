@@ -53,24 +53,22 @@ impl Checker<'_> {
     }
 
     fn step(&mut self, raw: &RawStep, number: usize) -> Option<At<Step>> {
+        let said = things_said(raw);
         let field = match (&raw.at, &raw.from) {
             (Some(field), None) | (None, Some(field)) => field,
             (Some(_), Some(from)) => {
-                return self.refuse(
-                    from.index,
-                    "a step has one beginning, but this one has two",
-                    "keep at or from",
-                );
+                let message = "a step has one beginning, but this one has two";
+                return self.refuse(from.index, message, "keep at or from");
             }
             (None, None) => {
                 let message = format!("step {number} (from 0) of the timeline does not say when");
-                self.problem(None, message, Some("begin it with at, as in {at: 30s, kill: 10%}".to_owned()));
+                let hint = "begin it with at, as in {at: 30s, kill: 10%}";
+                self.problem(said.iter().find_map(|(_, index, _)| *index), message, Some(hint.to_owned()));
                 return None;
             }
         };
         let index = field.index;
         let at = self.read(field);
-        let said = things_said(raw);
         let (name, thing, index) = match said.as_slice() {
             [] => {
                 let hint = "add join, leave, kill, restart, pause, partition, degrade, heal, churn or trace, as in \
@@ -412,9 +410,12 @@ enum Thing<'a> {
 /// Its key, its place where it is a scalar, and what it says.
 type Said<'a> = (&'static str, Option<ValueIndex>, Thing<'a>);
 
+/// A key with how many nodes it says, and what is done to them.
+type Amounts<'a> = (&'static str, &'a Option<Field<Amount>>, fn(Amount) -> StepEvent);
+
 /// Everything that a step says: one thing, if it is right.
 fn things_said(raw: &RawStep) -> Vec<Said<'_>> {
-    let amounts: [(_, _, fn(Amount) -> StepEvent); 4] = [
+    let amounts: [Amounts<'_>; 4] = [
         ("join", &raw.join, StepEvent::Join),
         ("leave", &raw.leave, StepEvent::Leave),
         ("kill", &raw.kill, StepEvent::Kill),

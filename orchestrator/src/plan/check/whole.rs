@@ -10,8 +10,8 @@ use crate::plan::document::ValueIndex;
 use crate::plan::population::{Population, Shortage};
 use crate::plan::units::{DURATION_MAX, duration_text};
 use crate::plan::{
-    Claim, DURATION_TAIL, Expectation, GROUPS_AT_ONCE_MAX, NODES_MAX, OPERATIONS_MAX, Step, StepEvent,
-    Workload,
+    Claim, DURATION_TAIL, Expectation, GROUPS_AT_ONCE_MAX, LINK_FAULTS_MAX, NODES_MAX, OPERATIONS_MAX, Step,
+    StepEvent, Workload,
 };
 
 impl Checker<'_> {
@@ -65,7 +65,8 @@ impl Checker<'_> {
             );
         }
         if population.actions() > OPERATIONS_MAX {
-            let message = format!("the timeline makes {} joins and ends of nodes", population.actions());
+            let message =
+                format!("the timeline makes {} joins, ends and faults of nodes", population.actions());
             self.problem(
                 Some(nodes_at),
                 message,
@@ -152,6 +153,15 @@ impl Checker<'_> {
                 self.problem(Some(*index), message, Some("let one end before the next begins".to_owned()));
             }
             churn_end = churn_end.max(step.until());
+        }
+        let is_link_fault =
+            |step: &Step| matches!(step.event, StepEvent::Partition { .. } | StepEvent::Degrade { .. });
+        let mut link_faults = steps.iter().filter(|At(step, _)| is_link_fault(step));
+        if let Some(At(_, index)) = link_faults.nth(LINK_FAULTS_MAX) {
+            let message =
+                format!("a plan has at most {LINK_FAULTS_MAX} partitions and degradations of links");
+            self.problem(Some(*index), message, None);
+            return;
         }
         let windows = windows(steps);
         for (number, At(step, index)) in steps.iter().enumerate().filter(|(_, At(step, _))| sides(step) > 1) {
