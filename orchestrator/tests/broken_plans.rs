@@ -97,7 +97,55 @@ broken_plans! {
     two_plans: "duration: 30s" => "duration: 30s\n---\nname: second"
     restart_of_more_than_are_down: "{at: 15s, kill: 10%}" => "{at: 15s, kill: 10%}\n  - {at: 16s, restart: 7}"
     run_without_end: "join: {rate: 20/s}\nworkload:\n  - lookup: {rate: 100/s}\ntimeline:\n  - {at: 15s, kill: 10%}\nduration: 30s" => "join: {rate: 1/h}\ntimeline:\n  - {at: 30d, kill: 1}"
+    churn_without_end: "{at: 15s, kill: 10%}" => "{from: 15s, churn: {rate: 10%/min}}"
+    churn_that_ends_before_it_begins: "{at: 15s, kill: 10%}" => "{from: 15s, to: 10s, churn: {rate: 10%/min}}"
+    churn_of_nobody: "{at: 15s, kill: 10%}" => "{from: 15s, to: 20s, churn: {end: leave}}"
+    churn_said_twice: "{at: 15s, kill: 10%}" => "{from: 15s, to: 20s, churn: {preset: kad, rate: 10%/min}}"
+    unknown_preset: "{at: 15s, kill: 10%}" => "{from: 15s, to: 20s, churn: {preset: cad}}"
+    preset_without_settings: "{at: 15s, kill: 10%}" => "{from: 15s, to: 20s, churn: {preset: rhea-2004}}"
+    unknown_distribution: "{at: 15s, kill: 10%}" => "{from: 15s, to: 20s, churn: {sessions: {weibul: {shape: 1, mean: 1m}}}}"
+    distribution_without_size: "{at: 15s, kill: 10%}" => "{from: 15s, to: 20s, churn: {sessions: {weibull: {shape: 0.5}}}}"
+    pareto_without_mean: "{at: 15s, kill: 10%}" => "{from: 15s, to: 20s, churn: {sessions: {pareto: {shape: 0.9, scale: 1m}}}}"
+    sessions_of_no_length: "{at: 15s, kill: 10%}" => "{from: 15s, to: 20s, churn: {sessions: {fixed: 0s}}}"
+    two_churns_at_once: "{at: 15s, kill: 10%}" => "{from: 15s, to: 20s, churn: {rate: 1%/s}}\n  - {from: 18s, to: 22s, churn: {rate: 1%/s}}"
+    churn_after_the_end: "{at: 15s, kill: 10%}" => "{from: 15s, to: 40s, churn: {rate: 1%/min}}"
+    convergence_in_churn: "{at: 15s, kill: 10%}" => "{from: 14s, to: 20s, churn: {rate: 1%/min}}"
+    convergence_in_a_partition: "{at: 15s, kill: 10%}" => "{at: 14s, partition: [50%, 50%]}\n  - {at: 18s, heal: all}"
+    rate_of_churn_without_unit: "{at: 15s, kill: 10%}" => "{from: 15s, to: 20s, churn: {rate: 10%}}"
+    two_beginnings: "{at: 15s, kill: 10%}" => "{at: 15s, from: 15s, kill: 10%}"
+    no_beginning: "{at: 15s, kill: 10%}" => "{kill: 10%, for: 20s}"
+    kill_for_a_while: "{at: 15s, kill: 10%}" => "{at: 15s, kill: 10%, for: 20s}"
+    pause_of_no_length: "{at: 15s, kill: 10%}" => "{at: 15s, pause: 10%, for: 0s}"
+    pause_after_the_end: "{at: 15s, kill: 10%}" => "{at: 15s, pause: 10%, for: 20s}"
+    pause_of_more_than_are_up: "{at: 15s, kill: 10%}" => "{at: 15s, pause: 65, for: 5s}"
+    partition_of_one_side: "{at: 15s, kill: 10%}" => "{at: 15s, partition: [100%]}"
+    partition_of_more_than_all: "{at: 15s, kill: 10%}" => "{at: 12s, partition: [50%, 60%], heal_after: 1s}"
+    too_many_groups_at_once: "{at: 15s, kill: 10%}" => "{at: 11s, partition: [20%, 20%, 20%, 20%, 20%], heal_after: 3s}\n  - {at: 12s, partition: [25%, 25%, 25%, 25%], heal_after: 1s}"
+    degrade_without_effect: "{at: 15s, kill: 10%}" => "{at: 15s, degrade: {nodes: 20%, distribution: normal}, for: 5s}"
+    degrade_with_endless_latency: "{at: 15s, kill: 10%}" => "{at: 15s, degrade: {latency: 2m}, for: 5s}"
+    bandwidth_without_unit: "{at: 15s, kill: 10%}" => "{at: 15s, degrade: {bandwidth: 100}, for: 5s}"
+    trace_that_is_not_there: "{at: 15s, kill: 10%}" => "{from: 15s, trace: {file: missing.csv, format: csv}}"
+    trace_that_is_no_trace: "{at: 15s, kill: 10%}" => "{from: 15s, trace: {file: broken.yaml, format: csv}}"
+    trace_of_unknown_format: "{at: 15s, kill: 10%}" => "{from: 15s, trace: {file: broken.yaml, format: tsv}}"
+    window_that_ends_before_it_begins: "{at: 15s, kill: 10%}" => "{from: 15s, trace: {file: broken.yaml, format: csv, window: {from: 5s, to: 4s}}}"
     map_for_a_list: "timeline:\n  - {at: 15s, kill: 10%}" => "timeline: {at: 15s, kill: 10%}"
+}
+
+#[test]
+fn more_churn_than_a_run_has_room_for_is_refused() {
+    let churn = |sessions: &str| format!("timeline=[{{from: 15s, to: 1h, churn: {{sessions: {sessions}}}}}]");
+    let said = [
+        churn("{fixed: 1s}"),
+        churn("{fixed: 1s}, downtime: {fixed: 30d}"),
+        churn("{fixed: 200ms}, downtime: {fixed: 100ms}"),
+    ]
+    .map(|churn| {
+        refusal(
+            WHOLE,
+            &["--set", "duration=2h", "--set", "workload=[]", "--set", "expect=[]", "--set", &churn],
+        )
+    });
+    insta::assert_snapshot!("too_much_churn", said.join("---\n"));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use p2ps::message::RouteError;
 use p2ps::metrics::{Histogram, Snapshot, Traffic};
 use p2ps_orchestrator::check::{Verdict, conclude};
 use p2ps_orchestrator::plan::{Amount, Claim, Comparison, Expectation, Plan, Step, StepEvent, Workload};
-use p2ps_orchestrator::record::{Judged, LostReason, Recorder, RunDirectory, RunRecord};
+use p2ps_orchestrator::record::{Judged, LostReason, Pause, Recorder, RunDirectory, RunRecord};
 use p2ps_orchestrator::schedule::{Phase, PlacedNode, Schedule};
 use parquet::file::reader::SerializedFileReader;
 
@@ -510,4 +510,33 @@ fn nodes_that_serve_metrics_are_targets_until_they_end() {
     assert_eq!(targets, [(2, metrics)]);
     run.exited(2, 3 * SECOND);
     assert_eq!(run.recorder.targets().count(), 0);
+}
+
+/// 300 is stopped from 6.5 s to 8.5 s: from then on it may be given up, and take its time to come back. The answers that name its heir are
+/// right from 6.5 s on, those that name itself all the time.
+#[test]
+fn while_a_node_is_stopped_both_it_and_its_heir_are_right() {
+    let mut schedule = schedule();
+    let next = schedule.actions.len() as u64;
+    for (index, at_us, kind) in
+        [(next, 6_500_000, ActionKind::Pause), (next + 1, 8_500_000, ActionKind::Resume)]
+    {
+        schedule.actions.push(Action { index, at_us, node: 2, kind });
+    }
+    let mut run = Run::of(schedule);
+    for node in 0..3u32 {
+        let at = u64::from(node) * SECOND;
+        run.achieved(u64::from(node), node, at + 2_000);
+        run.says(node, Report::Joined { at_us: START[host(node)] + at + 50_000 });
+    }
+    run.achieved(next, 2, 6_500_500);
+    run.achieved(next + 1, 2, 8_500_500);
+    for (operation, responsible) in [(0, 100), (1, 300), (2, 100), (3, 300), (4, 100), (5, 200)] {
+        let at = (5 + operation) * SECOND;
+        run.found(operation, 0, (at + 100, at + 1_100), responsible, 2);
+    }
+    let (judgement, record) = run.judge();
+    assert_eq!(record.pauses, [Pause { node: 2, from_us: 6_500_500, until_us: Some(8_500_500) }]);
+    let outcomes: Vec<&str> = judgement.verdict.judged[..6].iter().map(|judged| judged.as_str().0).collect();
+    assert_eq!(outcomes, ["wrong", "succeeded", "succeeded", "succeeded", "succeeded", "wrong"]);
 }

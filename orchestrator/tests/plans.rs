@@ -78,13 +78,39 @@ expect:
   - ring.converged within 1d of 2h
 ";
 
+const CHURNED: &str = "\
+name: churned
+nodes: 100
+timeline:
+  - {from: 10s, to: 20s, churn: {preset: bittorrent-debian, end: leave}}
+  - {from: 20s, to: 30s, churn: {preset: {rhea-2004: {median: 84s}}, speed_up: 7}}
+  - {from: 30s, to: 40s, churn: {sessions: {log_normal: {sigma: 1.25, median: 2m}}, downtime: {pareto: {shape: 1.7, scale: 30s}}}}
+  - {from: 40s, to: 50s, churn: {sessions: {fixed: 90s}, downtime: {exponential: {mean: 1m}}}}
+  - {from: 50s, to: 60s, churn: {rate: 2.5%/h}}
+  - {at: 1m, pause: 3}
+  - {at: 1m, partition: [33.4%, 33.3%, 33.3%], one_way: true, heal_after: 1.5s}
+  - {at: 1m, degrade: {latency: 10ms, jitter: 1ms, distribution: log_normal, loss: 0.01%, bandwidth: 8Mbit/s}}
+  - {from: 1m, degrade: {nodes: 7, bandwidth: 250kB/s}, for: 1m}
+  - {at: 70s, heal: all}
+";
+
+#[test]
+fn churn_and_faults_mean_what_they_say() {
+    let plan = read(CHURNED, &[]);
+    let text = resolved_yaml(&plan);
+    assert_eq!(read(&text, &[]), plan, "{text}");
+    let texts: Vec<&str> = plan.timeline.iter().map(|step| step.text.as_str()).collect();
+    insta::assert_snapshot!("churned", format!("{text}\n{}", texts.join("\n")));
+    assert_eq!(plan.duration, Duration::from_secs(140), "what lasts to 2m, and the tail");
+}
+
 #[test]
 fn oddly_written_plans_mean_what_they_say() {
     let plan = read(ODD, &[]);
     assert_eq!(plan.seed, u64::MAX);
     assert_eq!(plan.nodes, 1000);
     assert_eq!(plan.join_rate, Some(7.0 / 60.0));
-    let events: Vec<StepEvent> = plan.timeline.iter().map(|step| step.event).collect();
+    let events: Vec<StepEvent> = plan.timeline.iter().map(|step| step.event.clone()).collect();
     assert_eq!(
         events,
         [

@@ -24,7 +24,9 @@ pub(super) fn evaluate(
         }
         Claim::Converged { within, of } => {
             let (of_us, within_us) = (micros(*of), micros(*within));
-            let steps: Vec<u64> = plan.timeline.iter().map(|step| micros(step.at)).collect();
+            let moments = plan.timeline.iter().flat_map(|step| [Some(step.at), step.until()]);
+            let mut steps: Vec<u64> = moments.flatten().map(micros).collect();
+            steps.sort_unstable();
             let ring = ring.filter(|ring| of_us <= ring.end_us);
             let after_us =
                 ring.and_then(|ring| ring.converged_from(of_us, &steps)).map(|at_us| at_us - of_us);

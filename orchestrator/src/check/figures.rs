@@ -11,7 +11,7 @@
 //! - `schedule.error`: how far from its time each action other than a look-up was done.
 //! - `maintenance.bytes_per_node_second`: control bytes sent, for each second that a node was a member (of each life, up to its
 //!   last sample: so bytes and seconds are of the same stretch).
-//! - `ring.converged`: from the last planned join, leave or kill until the ring was right for good.
+//! - `ring.converged`: from the last planned change (a join, leave, kill, pause, fault or its end) until the ring was right for good.
 
 use std::collections::BTreeMap;
 
@@ -126,10 +126,12 @@ fn lookups(figures: &mut Figures, record: &RunRecord, judged: &[Judged]) {
 }
 
 fn converged_after(schedule: &Schedule, ring: &History) -> Option<f64> {
-    let disturbances = schedule
-        .actions
-        .iter()
-        .filter(|action| action.at_us <= ring.end_us && !matches!(action.kind, ActionKind::Lookup { .. }));
+    // What is healed at the very end is no disturbance of the run.
+    let disturbances = schedule.actions.iter().filter(|action| {
+        let is_last = matches!(action.kind, ActionKind::Resume | ActionKind::Shape { .. })
+            && action.at_us == schedule.end_us;
+        action.at_us <= ring.end_us && !is_last && !matches!(action.kind, ActionKind::Lookup { .. })
+    });
     let last_us = disturbances.map(|action| action.at_us).max()?;
     Some(seconds(ring.settled_from()?.saturating_sub(last_us)))
 }

@@ -1,11 +1,12 @@
 //! Verdicts: what was observed, held against the ground truth.
 //!
 //! The orchestrator knows who was a member, and since when, up to the time that a join, a leave or a message takes
-//! (`membership`). An answer is wrong if no moment of its operation makes it right (`routing`); the ring is right while each
+//! (`membership`). An answer is wrong if no moment of its operation makes it right (`routing`), nor a partition (`partition`); the ring is right while each
 //! member's neighbours are (`ring`). From these come the `figures`, and from the figures what became of each `expect`ation.
 
 mod membership;
 mod routing;
+mod partition;
 mod ring;
 mod figures;
 mod expect;
@@ -20,6 +21,7 @@ use crate::record::{
 use crate::schedule::Schedule;
 
 use membership::Membership;
+use partition::Partitions;
 use ring::History;
 
 pub use verdict::{ExpectationVerdict, Verdict};
@@ -27,14 +29,15 @@ pub use verdict::{ExpectationVerdict, Verdict};
 /// Judges a run. Pure: the same record has the same verdict.
 pub fn judge(plan: &Plan, schedule: &Schedule, record: &RunRecord) -> Verdict {
     let membership = Membership::new(schedule, record);
-    let judged = judge_operations(plan, &membership, record);
+    let judged = judge_operations(plan, schedule, &membership, record);
     let complete = record.ended_us >= schedule.end_us;
     let end_us = record.ended_us.min(schedule.end_us);
     let is_measured = record.ring_complete && !record.ring.is_empty();
     let ring = is_measured.then(|| {
+        let of_ring = Membership::of_ring(schedule, record);
         // An achieved time may be off by the error, and what is certain begins and ends by as much later and earlier.
         let slack_us = record.clock_error_us().saturating_mul(2);
-        History { slack_us, ..ring::history(&membership, &record.ring, end_us) }
+        History { slack_us, ..ring::history(&of_ring, &record.ring, end_us) }
     });
     let figures = figures::of(schedule, record, &judged, ring.as_ref());
     let expectations: Vec<ExpectationVerdict> = (plan.expect.iter())
@@ -98,7 +101,12 @@ pub enum CheckError {
 }
 
 /// Tells right from wrong answers; all other ends are what they are.
-fn judge_operations(plan: &Plan, membership: &Membership, record: &RunRecord) -> Vec<Judged> {
+fn judge_operations(
+    plan: &Plan,
+    schedule: &Schedule,
+    membership: &Membership,
+    record: &RunRecord,
+) -> Vec<Judged> {
     let mut answers = Vec::new();
     let mut judged: Vec<Judged> = Vec::with_capacity(record.operations.len());
     for (at, operation) in record.operations.iter().enumerate() {
@@ -113,6 +121,11 @@ fn judge_operations(plan: &Plan, membership: &Membership, record: &RunRecord) ->
         });
     }
     for at in routing::right_answers(plan.net.ring(), membership, &answers) {
+        judged[at] = Judged::Succeeded;
+    }
+    answers.retain(|(at, _)| judged[*at] == Judged::Wrong);
+    let partitions = Partitions::new(schedule, record.clock_error_us());
+    for at in partitions.right_on_their_side(plan.net.ring(), schedule, membership, &answers) {
         judged[at] = Judged::Succeeded;
     }
     judged

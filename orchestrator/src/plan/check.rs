@@ -1,5 +1,6 @@
 //! From what a plan says to a [`Plan`] that can run. All mistakes are looked for, and told at once.
 
+mod steps;
 mod whole;
 
 use std::time::Duration;
@@ -11,13 +12,9 @@ use super::decode::Field;
 use super::diagnose::{PROBLEMS_MAX, Problem};
 use super::document::{Document, ValueIndex};
 use super::expect::Expect;
-use super::resolved::amount_text;
-use super::schema::{RawAtMost, RawGeometry, RawJoin, RawKeys, RawNetwork, RawPlan, RawStep, RawWorkload};
+use super::schema::{RawAtMost, RawGeometry, RawJoin, RawKeys, RawNetwork, RawPlan, RawWorkload};
 use super::units::{Name, Rate, Unit};
-use super::{
-    Amount, EXPECTATIONS_MAX, Expectation, NODES_MAX, Plan, STEPS_MAX, Step, StepEvent, WORKLOADS_MAX,
-    Workload, join_time,
-};
+use super::{EXPECTATIONS_MAX, Expectation, NODES_MAX, Plan, WORKLOADS_MAX, Workload, join_time};
 
 /// How fast nodes join where the plan does not say.
 const JOIN_RATE_DEFAULT: f64 = 20.0;
@@ -64,6 +61,7 @@ impl Checker<'_> {
         let join_end = join_time(join_rate, nodes - 1);
         if let (Some(steps), Some(net)) = (&timeline, &net) {
             self.population(nodes, join_rate, steps, net.ring(), raw.nodes.index);
+            self.windows(steps, &expect);
         }
         let duration = match duration {
             None => self.default_duration(
@@ -202,41 +200,6 @@ impl Checker<'_> {
         all.into_iter().collect()
     }
 
-    /// The steps in time order; steps of one time stay in the plan's order.
-    fn timeline(&mut self, raw: &[RawStep]) -> Option<Vec<At<Step>>> {
-        if let Some(step) = raw.get(STEPS_MAX) {
-            let message = format!("a timeline has at most {STEPS_MAX} steps, this one has {}", raw.len());
-            self.problem(Some(step.at.index), message, None);
-            return None;
-        }
-        let steps: Vec<Option<At<Step>>> = raw.iter().map(|step| self.step(step)).collect();
-        let mut steps: Vec<At<Step>> = steps.into_iter().collect::<Option<_>>()?;
-        steps.sort_by_key(|At(step, _)| step.at);
-        Some(steps)
-    }
-
-    fn step(&mut self, raw: &RawStep) -> Option<At<Step>> {
-        let at = self.read(&raw.at);
-        let said = events_of(raw);
-        match said.as_slice() {
-            [(name, field, event)] => {
-                let amount = self.read(field)?;
-                Some(At(
-                    Step { at: at?, event: event(amount), text: format!("{name} {}", amount_text(amount)) },
-                    field.index,
-                ))
-            }
-            [] => {
-                let hint = "add join, leave, kill or restart, as in {at: 30s, kill: 10%}";
-                self.refuse(raw.at.index, "this step does nothing", hint)
-            }
-            [(first, ..), (second, field, _), ..] => {
-                let message = format!("a step does one thing, but this one says both {first} and {second}");
-                self.refuse(field.index, message, "write one step for each, with the same `at`")
-            }
-        }
-    }
-
     fn expectations(&mut self, raw: &[Field<Expect>]) -> Vec<At<Expectation>> {
         if let Some(field) = raw.get(EXPECTATIONS_MAX) {
             self.problem(
@@ -278,16 +241,4 @@ impl Checker<'_> {
         let message = if path.is_empty() { message } else { format!("`{path}`: {message}") };
         self.problems.push(Problem { place, message, hint });
     }
-}
-
-/// Something that a step says: its key, how many nodes, and what is done to them.
-type Said<'a> = (&'static str, &'a Field<Amount>, fn(Amount) -> StepEvent);
-
-/// Everything that a step says: one thing, if it is right.
-fn events_of(raw: &RawStep) -> Vec<Said<'_>> {
-    let join = raw.join.as_ref().map(|field| -> Said<'_> { ("join", field, StepEvent::Join) });
-    let leave = raw.leave.as_ref().map(|field| -> Said<'_> { ("leave", field, StepEvent::Leave) });
-    let kill = raw.kill.as_ref().map(|field| -> Said<'_> { ("kill", field, StepEvent::Kill) });
-    let restart = raw.restart.as_ref().map(|field| -> Said<'_> { ("restart", field, StepEvent::Restart) });
-    [join, leave, kill, restart].into_iter().flatten().collect()
 }

@@ -4,21 +4,28 @@
 //! of `schema`, which are checked as a whole (`check`). Every mistake has its place and, where there is one, its mend ([`diagnose`]).
 
 mod check;
+pub mod churn;
 mod decode;
 pub mod diagnose;
+pub mod distribution;
 mod document;
 mod expect;
 pub mod population;
 mod resolved;
 mod schema;
+pub mod trace;
 mod units;
 
 use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
+use p2ps::com::shaping::LinkShape;
 use p2ps::config::NetConfig;
 use serde::Serialize;
+
+use self::churn::Churn;
+use self::trace::Trace;
 
 pub use self::diagnose::{PlanError, Problem};
 pub use self::document::{DEPTH_MAX, OVERRIDES_MAX, PLAN_BYTES_MAX, VALUES_MAX};
@@ -34,6 +41,15 @@ pub const STEPS_MAX: usize = 10_000;
 
 /// The most workloads of a plan.
 pub const WORKLOADS_MAX: usize = 64;
+
+/// The most partitions and degradations of links of a plan.
+pub const LINK_FAULTS_MAX: usize = 256;
+
+/// The most sides of a partition.
+pub const SIDES_MAX: usize = 8;
+
+/// The most groups that the partitions of one moment can make of the nodes: the product of their sides.
+pub const GROUPS_AT_ONCE_MAX: usize = 16;
 
 /// The most expectations of a plan.
 pub const EXPECTATIONS_MAX: usize = 1_000;
@@ -108,10 +124,10 @@ pub enum Workload {
     },
 }
 
-/// One thing done to the network at one time.
+/// One thing done to the network, at one time or from one time to another.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Step {
-    /// When, counted from the run's start.
+    /// When, or from when on, counted from the run's start.
     pub at: Duration,
     /// What.
     pub event: StepEvent,
@@ -120,7 +136,7 @@ pub struct Step {
 }
 
 /// What a step does.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub enum StepEvent {
     /// New nodes join.
     Join(Amount),
@@ -130,6 +146,60 @@ pub enum StepEvent {
     Kill(Amount),
     /// Nodes that were killed or have left come back with the same identity.
     Restart(Amount),
+    /// Nodes are stopped (SIGSTOP) and go on later.
+    Pause {
+        /// So many.
+        amount: Amount,
+        /// When they go on, counted from the run's start; `None`: at its end.
+        until: Option<Duration>,
+    },
+    /// Nodes of different sides cannot reach each other.
+    Partition {
+        /// Each side's share of the nodes; their sum is 1.
+        sides: Vec<f64>,
+        /// Only what a side sends to those after it is lost.
+        one_way: bool,
+        /// When it heals, counted from the run's start; `None`: at its end.
+        until: Option<Duration>,
+    },
+    /// What some nodes send is delayed, lost, slow.
+    Degrade {
+        /// So many nodes.
+        amount: Amount,
+        /// What is done to what they send.
+        shape: LinkShape,
+        /// When it heals, counted from the run's start; `None`: at its end.
+        until: Option<Duration>,
+    },
+    /// All partitions and degraded links heal.
+    Heal,
+    /// Nodes come and go.
+    Churn {
+        /// How.
+        churn: Churn,
+        /// Until when, counted from the run's start. Who is up then stays.
+        until: Duration,
+    },
+    /// Nodes come and go as a trace says.
+    Trace(Trace),
+}
+
+impl Step {
+    /// When what it does is over, counted from the run's start; `None`: at once, or not before the run is.
+    pub fn until(&self) -> Option<Duration> {
+        match &self.event {
+            StepEvent::Pause { until, .. }
+            | StepEvent::Partition { until, .. }
+            | StepEvent::Degrade { until, .. } => *until,
+            StepEvent::Churn { until, .. } => Some(*until),
+            StepEvent::Trace(trace) => Some(self.at + trace.length()),
+            StepEvent::Join(_)
+            | StepEvent::Leave(_)
+            | StepEvent::Kill(_)
+            | StepEvent::Restart(_)
+            | StepEvent::Heal => None,
+        }
+    }
 }
 
 /// How many nodes.
@@ -137,7 +207,7 @@ pub enum StepEvent {
 pub enum Amount {
     /// So many.
     Count(u32),
-    /// A share, in 0..=1: of those that are up (of those that are down for a restart; of those up for a join).
+    /// A share, in 0..=1: of those that are up (of those that are down for a restart).
     Share(f64),
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::trace::Trace;
 use super::{Amount, StepEvent, join_time};
 
 /// The numbers at one time of a run.
@@ -16,6 +17,8 @@ pub struct Population {
     /// All nodes of the run so far, with the first nodes that are still to join.
     nodes: u64,
     actions: u64,
+    /// Whether there was churn: the numbers are expected ones since.
+    churned: bool,
 }
 
 /// Why a step cannot be done.
@@ -54,6 +57,7 @@ impl Population {
             down: 0,
             nodes: u64::from(nodes),
             actions,
+            churned: false,
         }
     }
 
@@ -74,9 +78,11 @@ impl Population {
 
     /// Moves to the time `at`, which is no earlier than the last one, and does `event`. Returns how many nodes it is.
     ///
+    /// After churn the numbers are those to be expected: who restarts then are as many as there are.
+    ///
     /// # Errors
     /// [`Shortage`] where there are not as many nodes; nothing but the time has changed then.
-    pub fn step(&mut self, at: Duration, event: StepEvent) -> Result<u32, Shortage> {
+    pub fn step(&mut self, at: Duration, event: &StepEvent) -> Result<u32, Shortage> {
         while self.started < self.first_nodes && join_time(self.join_rate, self.started) <= at {
             self.started += 1;
             self.up += 1;
@@ -100,16 +106,46 @@ impl Population {
             }
             StepEvent::Restart(amount) => {
                 let count = amount.of(self.down);
-                if count > self.down || self.down == 0 {
+                if !self.churned && (count > self.down || self.down == 0) {
                     return Err(Shortage::Down { wanted: count, down: self.down });
                 }
+                let count = count.min(self.down);
                 self.down -= count;
                 self.up += count;
                 count
             }
+            StepEvent::Pause { amount, .. } | StepEvent::Degrade { amount, .. } => {
+                let count = amount.of(self.up);
+                if count > self.up {
+                    return Err(Shortage::Up { wanted: count, up: self.up });
+                }
+                // Each has an end.
+                count.saturating_mul(2)
+            }
+            // Each node has as many rules.
+            StepEvent::Partition { sides, .. } => self.up.saturating_mul(2 * sides.len() as u32),
+            StepEvent::Heal => 0,
+            StepEvent::Churn { churn, until } => {
+                self.churned = true;
+                let length = until.saturating_sub(at);
+                self.nodes += churn.new_in(length, self.up).round() as u64;
+                self.actions += (2.0 * churn.ends_in(length, self.up)).round() as u64;
+                0
+            }
+            StepEvent::Trace(trace) => self.trace(trace),
         };
         self.actions += u64::from(count);
         Ok(count)
+    }
+
+    fn trace(&mut self, trace: &Trace) -> u32 {
+        self.churned = true;
+        let share = trace.share(self.up);
+        let of = |count: usize| (share * count as f64).round() as u32;
+        let first = of(trace.up_at_first());
+        self.nodes += u64::from(of(trace.nodes.len()).saturating_sub(first));
+        self.up = self.up.saturating_sub(first).saturating_add(of(trace.up_at_last())).max(1);
+        of(2 * trace.nodes.iter().map(Vec::len).sum::<usize>())
     }
 }
 
@@ -132,11 +168,11 @@ mod tests {
     fn steps_change_the_numbers() {
         let mut population = Population::new(10, Some(1.0));
         let second = Duration::from_secs;
-        assert_eq!(population.step(second(4), StepEvent::Kill(Amount::Count(2))), Ok(2));
+        assert_eq!(population.step(second(4), &StepEvent::Kill(Amount::Count(2))), Ok(2));
         assert_eq!(population.up(), 3, "five have joined by then");
-        assert_eq!(population.step(second(9), StepEvent::Restart(Amount::Share(0.5))), Ok(1));
+        assert_eq!(population.step(second(9), &StepEvent::Restart(Amount::Share(0.5))), Ok(1));
         assert_eq!(population.up(), 9);
-        assert_eq!(population.step(second(9), StepEvent::Join(Amount::Share(1.0))), Ok(9));
+        assert_eq!(population.step(second(9), &StepEvent::Join(Amount::Share(1.0))), Ok(9));
         assert_eq!((population.up(), population.nodes(), population.actions()), (18, 19, 22));
     }
 
@@ -145,17 +181,21 @@ mod tests {
         let mut population = Population::new(10, None);
         let at = Duration::ZERO;
         assert_eq!(
-            population.step(at, StepEvent::Kill(Amount::Count(11))),
+            population.step(at, &StepEvent::Kill(Amount::Count(11))),
             Err(Shortage::Up { wanted: 11, up: 10 })
         );
         assert_eq!(
-            population.step(at, StepEvent::Leave(Amount::Share(1.0))),
+            population.step(at, &StepEvent::Leave(Amount::Share(1.0))),
             Err(Shortage::NobodyLeft { up: 10 })
         );
         assert_eq!(
-            population.step(at, StepEvent::Restart(Amount::Share(0.5))),
+            population.step(at, &StepEvent::Restart(Amount::Share(0.5))),
             Err(Shortage::Down { wanted: 0, down: 0 })
         );
-        assert_eq!(population.step(at, StepEvent::Leave(Amount::Share(0.01))), Ok(1), "at least one of some");
+        assert_eq!(
+            population.step(at, &StepEvent::Leave(Amount::Share(0.01))),
+            Ok(1),
+            "at least one of some"
+        );
     }
 }

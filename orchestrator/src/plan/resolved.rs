@@ -1,11 +1,15 @@
 //! A plan written out again with every default filled in.
 
 use std::fmt::Write;
+use std::time::Duration;
 
+use p2ps::com::shaping::{Distribution as Shaped, LinkShape};
 use p2ps::config::Geometry;
 
-use super::units::{duration_text, share_text};
-use super::{Amount, Plan, StepEvent, Workload};
+use super::churn::{Churn, End};
+use super::distribution::{Distribution, Size};
+use super::units::{ShareRate, duration_text, share_text};
+use super::{Amount, Plan, Step, StepEvent, Workload};
 
 /// The plan as YAML, with every default filled in. Read again it is the same plan.
 pub fn resolved_yaml(plan: &Plan) -> String {
@@ -33,13 +37,7 @@ fn write_plan(out: &mut String, plan: &Plan) -> std::fmt::Result {
     }
     writeln!(out, "timeline:")?;
     for step in &plan.timeline {
-        let (name, amount) = match step.event {
-            StepEvent::Join(amount) => ("join", amount),
-            StepEvent::Leave(amount) => ("leave", amount),
-            StepEvent::Kill(amount) => ("kill", amount),
-            StepEvent::Restart(amount) => ("restart", amount),
-        };
-        writeln!(out, "  - {{at: {}, {name}: {}}}", duration_text(step.at), amount_text(amount))?;
+        writeln!(out, "  - {{{}}}", step_text(step))?;
     }
     writeln!(out, "duration: {}", duration_text(plan.duration))?;
     writeln!(out, "expect:")?;
@@ -61,5 +59,144 @@ pub(crate) fn amount_text(amount: Amount) -> String {
     match amount {
         Amount::Count(count) => count.to_string(),
         Amount::Share(share) => share_text(share),
+    }
+}
+
+/// A step as plans write it, without its braces.
+fn step_text(step: &Step) -> String {
+    let at = duration_text(step.at);
+    let lasting = |key: &str, until: Option<Duration>| {
+        until.map_or_else(String::new, |until| format!(", {key}: {}", duration_text(until - step.at)))
+    };
+    match &step.event {
+        StepEvent::Join(amount) => format!("at: {at}, join: {}", amount_text(*amount)),
+        StepEvent::Leave(amount) => format!("at: {at}, leave: {}", amount_text(*amount)),
+        StepEvent::Kill(amount) => format!("at: {at}, kill: {}", amount_text(*amount)),
+        StepEvent::Restart(amount) => format!("at: {at}, restart: {}", amount_text(*amount)),
+        StepEvent::Pause { amount, until } => {
+            format!("at: {at}, pause: {}{}", amount_text(*amount), lasting("for", *until))
+        }
+        StepEvent::Partition { sides, one_way, until } => {
+            let one_way = if *one_way { ", one_way: true" } else { "" };
+            format!("at: {at}, partition: {}{one_way}{}", sides_text(sides), lasting("heal_after", *until))
+        }
+        StepEvent::Degrade { amount, shape, until } => {
+            let lasting = lasting("for", *until);
+            format!("at: {at}, degrade: {{nodes: {}{}}}{lasting}", amount_text(*amount), shape_text(shape))
+        }
+        StepEvent::Heal => format!("at: {at}, heal: all"),
+        StepEvent::Churn { churn, until } => {
+            format!("from: {at}, to: {}, churn: {{{}}}", duration_text(*until), churn_text(churn))
+        }
+        StepEvent::Trace(trace) => {
+            // As JSON, which is YAML too, whatever is in the name.
+            let file = serde_json::Value::from(trace.file.to_string_lossy());
+            let (from, to) = (duration_text(trace.window.0), duration_text(trace.window.1));
+            format!(
+                "from: {at}, trace: {{file: {file}, format: {}, speed_up: {}, window: {{from: {from}, to: {to}}}, end: {}}}",
+                trace.format.as_str(),
+                trace.speed_up,
+                end_text(trace.end),
+            )
+        }
+    }
+}
+
+/// What a step that begins at `at` does, for people: `kill 10%`.
+pub(crate) fn event_text(at: Duration, event: &StepEvent) -> String {
+    let lasting = |until: Option<Duration>| {
+        until.map_or_else(String::new, |until| format!(" for {}", duration_text(until - at)))
+    };
+    match event {
+        StepEvent::Join(amount) => format!("join {}", amount_text(*amount)),
+        StepEvent::Leave(amount) => format!("leave {}", amount_text(*amount)),
+        StepEvent::Kill(amount) => format!("kill {}", amount_text(*amount)),
+        StepEvent::Restart(amount) => format!("restart {}", amount_text(*amount)),
+        StepEvent::Pause { amount, until } => format!("pause {}{}", amount_text(*amount), lasting(*until)),
+        StepEvent::Partition { sides, one_way, until } => {
+            let one_way = if *one_way { " one way" } else { "" };
+            format!("partition {}{one_way}{}", sides_text(sides), lasting(*until))
+        }
+        StepEvent::Degrade { amount, shape, until } => {
+            format!("degrade {{nodes: {}{}}}{}", amount_text(*amount), shape_text(shape), lasting(*until))
+        }
+        StepEvent::Heal => "heal".to_owned(),
+        StepEvent::Churn { churn, until } => {
+            format!("churn {{{}}}{}", churn_text(churn), lasting(Some(*until)))
+        }
+        StepEvent::Trace(trace) => {
+            let name = trace.file.file_name().unwrap_or_default().to_string_lossy();
+            format!("trace {name} for {}", duration_text(trace.length()))
+        }
+    }
+}
+
+fn sides_text(sides: &[f64]) -> String {
+    format!("[{}]", sides.iter().map(|share| share_text(*share)).collect::<Vec<_>>().join(", "))
+}
+
+/// Each part of it begins with a comma.
+fn shape_text(shape: &LinkShape) -> String {
+    let mut text = String::new();
+    let mut add = |key: &str, value: String| text.push_str(&format!(", {key}: {value}"));
+    if shape.latency_us > 0 {
+        add("latency", duration_text(Duration::from_micros(shape.latency_us)));
+    }
+    if shape.jitter_us > 0 {
+        add("jitter", duration_text(Duration::from_micros(shape.jitter_us)));
+    }
+    match shape.distribution {
+        Shaped::Uniform => {}
+        Shaped::Normal => add("distribution", "normal".to_owned()),
+        Shaped::LogNormal => add("distribution", "log_normal".to_owned()),
+        Shaped::Pareto => add("distribution", "pareto".to_owned()),
+    }
+    if shape.loss_ppm > 0 {
+        add("loss", share_text(f64::from(shape.loss_ppm) / 1e6));
+    }
+    if shape.bytes_per_second > 0 {
+        add("bandwidth", format!("{}B/s", shape.bytes_per_second));
+    }
+    text
+}
+
+fn churn_text(churn: &Churn) -> String {
+    let (text, end) = match churn {
+        Churn::Sessions { sessions, downtime, end } => {
+            let downtime = downtime
+                .map_or_else(String::new, |downtime| format!(", downtime: {}", distribution_text(&downtime)));
+            (format!("sessions: {}{downtime}", distribution_text(sessions)), end)
+        }
+        Churn::Rate { share, per, end } => {
+            (format!("rate: {}", ShareRate { share: *share, per: *per }.text()), end)
+        }
+    };
+    format!("{text}, end: {}", end_text(*end))
+}
+
+fn end_text(end: End) -> &'static str {
+    match end {
+        End::Kill => "kill",
+        End::Leave => "leave",
+    }
+}
+
+fn distribution_text(distribution: &Distribution) -> String {
+    let size = |size: Size, scale: &str| match size {
+        Size::Mean(mean) => format!("mean: {}", duration_text(mean)),
+        Size::Scale(length) => format!("{scale}: {}", duration_text(length)),
+    };
+    match *distribution {
+        Distribution::Exponential { mean } => format!("{{exponential: {{mean: {}}}}}", duration_text(mean)),
+        Distribution::Weibull { shape, size: of } => {
+            format!("{{weibull: {{shape: {shape}, {}}}}}", size(of, "scale"))
+        }
+        Distribution::Pareto { shape, size: of } => {
+            format!("{{pareto: {{shape: {shape}, {}}}}}", size(of, "scale"))
+        }
+        Distribution::LogNormal { sigma, size: of } => {
+            format!("{{log_normal: {{sigma: {sigma}, {}}}}}", size(of, "median"))
+        }
+        Distribution::Fixed { length } => format!("{{fixed: {}}}", duration_text(length)),
     }
 }

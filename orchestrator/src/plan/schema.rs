@@ -1,5 +1,7 @@
 //! The plan language as YAML has it. The comments here are what editors show; [`check`](super::check) says what may be.
 
+mod steps;
+
 use std::borrow::Cow;
 use std::time::Duration;
 
@@ -10,10 +12,14 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::Amount;
 use super::decode::Field;
 use super::expect::Expect;
 use super::units::{Name, Rate, Unit};
+
+pub(crate) use self::steps::{
+    RawChurn, RawDegrade, RawDistribution, RawEnd, RawHeal, RawPreset, RawShaped, RawSized, RawStep,
+    RawTrace, RawTraceFormat,
+};
 
 /// The JSON Schema (draft 7, which editors know) of plans, as text.
 pub fn json_schema() -> String {
@@ -165,23 +171,6 @@ pub(crate) struct RawLookup {
 pub(crate) enum RawKeys {
     /// Every id of the ring with the same probability.
     Uniform,
-}
-
-/// One thing done to the network at one time.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(rename = "step", extend("minProperties" = 2, "maxProperties" = 2))]
-pub(crate) struct RawStep {
-    /// When, counted from the run's start.
-    pub(crate) at: Field<Duration>,
-    /// So many new nodes join (a share: of those that are up).
-    pub(crate) join: Option<Field<Amount>>,
-    /// So many nodes leave gracefully (a share: of those that are up).
-    pub(crate) leave: Option<Field<Amount>>,
-    /// So many nodes are killed, without a word (a share: of those that are up).
-    pub(crate) kill: Option<Field<Amount>>,
-    /// So many of the nodes that are down come back with the same identity (a share: of those that are down).
-    pub(crate) restart: Option<Field<Amount>>,
 }
 
 impl<U: Unit> JsonSchema for Field<U> {

@@ -169,6 +169,142 @@ pub(crate) fn share_text(share: f64) -> String {
     if self::share(&rounded) == Some(share) { rounded } else { format!("{percent}%") }
 }
 
+/// A share of something, in 0..=1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Share(pub(crate) f64);
+
+impl Unit for Share {
+    const KIND: &'static str = "a share";
+    const EXAMPLE: &'static str = "50%";
+
+    fn parse(text: &str) -> Result<Share, Refusal> {
+        share(text).map(Share).ok_or_else(|| Refusal::not::<Share>(text))
+    }
+
+    fn schema() -> Schema {
+        json_schema!({"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?%$", "examples": ["50%", "0.5%"]})
+    }
+}
+
+/// A share of the nodes that are up in a length of time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct ShareRate {
+    /// In 0..=1, above 0.
+    pub(crate) share: f64,
+    pub(crate) per: Duration,
+}
+
+/// The units that rates of shares are counted in.
+const PER_UNITS: [(&str, u64); 4] = [("s", 1), ("min", 60), ("m", 60), ("h", 3600)];
+
+impl Unit for ShareRate {
+    const KIND: &'static str = "a share of the nodes in a length of time";
+    const EXAMPLE: &'static str = "10%/min";
+
+    fn parse(text: &str) -> Result<ShareRate, Refusal> {
+        let read = || {
+            let (number, unit) = text.split_once('/')?;
+            let (_, seconds) = PER_UNITS.iter().find(|(name, _)| *name == unit.trim())?;
+            let share = share(number.trim()).filter(|share| *share > 0.0)?;
+            Some(ShareRate { share, per: Duration::from_secs(*seconds) })
+        };
+        read().ok_or_else(|| Refusal::not::<ShareRate>(text))
+    }
+
+    fn schema() -> Schema {
+        json_schema!({"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?%/(s|m|min|h)$", "examples": ["10%/min"]})
+    }
+}
+
+impl ShareRate {
+    /// As plans write it; reads back as the same.
+    pub(crate) fn text(self) -> String {
+        let unit = PER_UNITS.iter().find(|(_, seconds)| Duration::from_secs(*seconds) == self.per);
+        format!("{}/{}", share_text(self.share), unit.map_or("s", |(name, _)| name))
+    }
+}
+
+/// A plain number.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Number(pub(crate) f64);
+
+impl Unit for Number {
+    const KIND: &'static str = "a number";
+    const EXAMPLE: &'static str = "0.62";
+
+    fn parse(text: &str) -> Result<Number, Refusal> {
+        decimal(text).map(Number).ok_or_else(|| Refusal::not::<Number>(text))
+    }
+
+    fn schema() -> Schema {
+        json_schema!({"type": "number", "exclusiveMinimum": 0})
+    }
+}
+
+/// So many bytes a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ByteRate(pub(crate) u64);
+
+/// The units of data rates in bits a second; decimal, as links are sold.
+const BIT_UNITS: [(&str, u64); 8] = [
+    ("B", 8),
+    ("kB", 8_000),
+    ("MB", 8_000_000),
+    ("GB", 8_000_000_000),
+    ("bit", 1),
+    ("kbit", 1_000),
+    ("Mbit", 1_000_000),
+    ("Gbit", 1_000_000_000),
+];
+
+/// The highest data rate, in bytes a second.
+const BYTE_RATE_MAX: f64 = 1e12;
+
+impl Unit for ByteRate {
+    const KIND: &'static str = "a data rate";
+    const EXAMPLE: &'static str = "1MB/s` or `8Mbit/s";
+
+    fn parse(text: &str) -> Result<ByteRate, Refusal> {
+        let read = || {
+            let number_and_unit = text.strip_suffix("/s")?;
+            let digits = number_and_unit.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+            let (number, unit) = number_and_unit.split_at(digits);
+            let (_, bits) = BIT_UNITS.iter().find(|(name, _)| *name == unit.trim())?;
+            Some(decimal(number)? * *bits as f64 / 8.0)
+        };
+        let bytes: f64 = read().ok_or_else(|| Refusal::not::<ByteRate>(text))?;
+        if !(1.0..=BYTE_RATE_MAX).contains(&bytes) {
+            return Err(Refusal::new(format!("no link is as slow or fast as `{text}`"), "1B/s to 1000GB/s"));
+        }
+        Ok(ByteRate(bytes.round() as u64))
+    }
+
+    fn schema() -> Schema {
+        json_schema!({"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?([kMG]?B|[kMG]?bit)/s$", "examples": ["1MB/s", "8Mbit/s"]})
+    }
+}
+
+/// The name of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FileName(pub(crate) String);
+
+/// The longest name of a file, in bytes.
+const FILE_NAME_BYTES_MAX: usize = 4096;
+
+impl Unit for FileName {
+    const KIND: &'static str = "the name of a file";
+    const EXAMPLE: &'static str = "traces/small.avt";
+
+    fn parse(text: &str) -> Result<FileName, Refusal> {
+        let fits = (1..=FILE_NAME_BYTES_MAX).contains(&text.len()) && !text.contains(['\0', '\n']);
+        if fits { Ok(FileName(text.to_owned())) } else { Err(Refusal::not::<FileName>("this")) }
+    }
+
+    fn schema() -> Schema {
+        json_schema!({"type": "string", "minLength": 1})
+    }
+}
+
 impl Unit for Amount {
     const KIND: &'static str = "a number of nodes";
     const EXAMPLE: &'static str = "5` or `10%";

@@ -1,5 +1,6 @@
 //! Takes in what the agents say while a run goes on.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use p2ps::agent::protocol::{NodeIndex, Notice};
@@ -16,7 +17,7 @@ use super::histograms::HistogramLog;
 use super::lives::{Life, LifeEnd, Lives};
 use super::operations::{LostReason, Operation, Operations};
 use super::progress::{OperationMeter, Progress};
-use super::run_record::{HostRecord, LatestSample, MetricsTarget, RingReport, RunRecord};
+use super::run_record::{HostRecord, LatestSample, MetricsTarget, Pause, RingReport, RunRecord};
 use super::samples::Samples;
 use super::timeline::{Event, Timeline};
 
@@ -43,6 +44,9 @@ pub struct Recorder {
     lives: Lives,
     operations: Operations,
     meter: OperationMeter,
+    pauses: Vec<Pause>,
+    /// The pause of each node that is stopped, by its place in `pauses`.
+    paused: HashMap<NodeIndex, usize>,
     ring: Vec<RingReport>,
     ring_complete: bool,
     hosts: Vec<HostRecord>,
@@ -84,6 +88,8 @@ impl Recorder {
             lives: Lives::new(nodes, nodes + actions.spawns()),
             meter: OperationMeter::new(operations.intended_us()),
             operations,
+            pauses: Vec::new(),
+            paused: HashMap::new(),
             ring: Vec::new(),
             ring_complete: true,
             hosts: (0..hosts)
@@ -234,6 +240,7 @@ impl Recorder {
             hosts: self.hosts,
             node_hosts: self.nodes.iter().map(|placement| placement.host).collect(),
             lives,
+            pauses: self.pauses,
             operations,
             ring: self.ring,
             ring_complete: self.ring_complete,
@@ -274,6 +281,8 @@ impl Recorder {
                 self.count_problem(format!("{} of node {node} failed: {error}", kind.as_str()));
             }
             (Deed::Spawn, None) => {
+                // It may have been killed while it was stopped.
+                self.resumed(node, achieved_us);
                 self.lives.spawned(node, achieved_us);
                 self.samples.started(node);
             }
@@ -286,11 +295,22 @@ impl Recorder {
                     *moment = moment.or(Some(achieved_us));
                 }
             }
-            (Deed::Pause | Deed::Resume | Deed::Shape, None) => {}
+            (Deed::Pause, None) => {
+                self.paused.insert(node, self.pauses.len());
+                self.pauses.push(Pause { node, from_us: achieved_us, until_us: None });
+            }
+            (Deed::Resume, None) => self.resumed(node, achieved_us),
+            (Deed::Shape, None) => {}
         }
         let host = host_name(&self.hosts, host);
         let action = kind.as_str();
         self.timeline.write(&Event::Action { index, host, node, action, planned_us, achieved_us, error })
+    }
+
+    fn resumed(&mut self, node: NodeIndex, at_us: u64) {
+        if let Some(pause) = self.paused.remove(&node).and_then(|place| self.pauses.get_mut(place)) {
+            pause.until_us = Some(at_us);
+        }
     }
 
     fn report(

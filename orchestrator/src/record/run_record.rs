@@ -38,6 +38,17 @@ pub struct RingReport {
     pub successor: Id,
 }
 
+/// A time in which a node was stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pause {
+    /// The node.
+    pub node: NodeIndex,
+    /// Since when, in microseconds since the run's start.
+    pub from_us: u64,
+    /// Until when; `None`: it never went on.
+    pub until_us: Option<u64>,
+}
+
 /// A node's latest counters.
 #[derive(Clone, Copy, Debug)]
 pub struct LatestSample<'a> {
@@ -71,6 +82,8 @@ pub struct RunRecord {
     pub node_hosts: Vec<HostIndex>,
     /// All lives of all nodes, in the order in which they began.
     pub lives: Vec<Life>,
+    /// When nodes were stopped, in the order in which that was heard of.
+    pub pauses: Vec<Pause>,
     /// All look-ups, by their number.
     pub operations: Vec<Operation>,
     /// Changes of neighbours, in the order in which they were heard of.

@@ -18,6 +18,8 @@ pub(crate) enum Stream {
     Vias,
     /// Whom the timeline's steps are done to.
     Targets,
+    /// What a step of the timeline draws for itself: the lengths of its churn, the nodes of its faults.
+    Step(u64),
     /// When the operations of a workload are.
     Arrivals(u64),
     /// Which nodes begin them.
@@ -40,6 +42,8 @@ impl Chance {
             Stream::NodeSeeds => 2,
             Stream::Vias => 3,
             Stream::Targets => 4,
+            // Behind those of the workloads.
+            Stream::Step(step) => 8192 + step,
             // Workloads are few (WORKLOADS_MAX); 16 streams are kept for each.
             Stream::Arrivals(workload) => 1024 + 16 * workload,
             Stream::Issuers(workload) => 1024 + 16 * workload + 1,
@@ -101,9 +105,12 @@ impl Chance {
     /// A waiting time in seconds, exponential with the mean `1 / rate`. (The logarithm is the platform's: its last bit may
     /// differ elsewhere, far below the microseconds that schedules are made of.)
     pub(crate) fn exponential(&mut self, rate: f64) -> f64 {
-        // 53 random bits, as a number in (0, 1]: its logarithm is finite.
-        let uniform = ((self.next_u64() >> 11) + 1) as f64 / (1u64 << 53) as f64;
-        -uniform.ln() / rate
+        -self.uniform().ln() / rate
+    }
+
+    /// A number in (0, 1], each of 53 bits' worth as likely: its logarithm is finite.
+    pub(crate) fn uniform(&mut self) -> f64 {
+        ((self.next_u64() >> 11) + 1) as f64 / (1u64 << 53) as f64
     }
 }
 

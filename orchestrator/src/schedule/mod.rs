@@ -2,7 +2,10 @@
 //! seed) and the number of hosts.
 
 mod chance;
+mod churn;
+mod faults;
 mod jsonl;
+mod lengths;
 mod membership;
 mod workload;
 
@@ -29,7 +32,7 @@ pub struct Schedule {
     /// The run's phases, in time order: the start, and then each step of the timeline.
     pub phases: Vec<Phase>,
     /// Groups of nodes that its shaping actions speak of.
-    pub groups: Vec<Vec<p2ps::agent::protocol::NodeIndex>>,
+    pub groups: Vec<Vec<NodeIndex>>,
     /// How many look-ups there are among the actions.
     pub operations: u64,
     /// When the run ends, in microseconds since its start.
@@ -72,15 +75,27 @@ pub fn schedule(plan: &Plan, hosts: u32) -> Schedule {
     let nodes = nodes.collect();
 
     let end_us = micros(plan.duration);
+    let mut faults = faults::draw(plan, &membership);
+    let mut phases = membership.phases;
+    phases.append(&mut faults.phases);
+    phases.sort_by_key(|phase| phase.at_us);
     let mut actions = membership.actions;
     actions.retain(|action| action.at_us <= end_us);
     let mut lookups = Vec::new();
     for (Workload::Lookup { rate }, number) in plan.workload.iter().zip(0..) {
         lookups.extend(workload::draw(plan, number, *rate, &actions, end_us));
     }
+    actions.append(&mut faults.actions);
     actions.extend(lookups);
-    // Stable: at one moment nodes start and end first, in the timeline's order.
-    actions.sort_by_key(|action| (action.at_us, matches!(action.kind, ActionKind::Lookup { .. })));
+    // Stable: at one moment nodes start and end first, in the timeline's order, and then their links change.
+    actions.sort_by_key(|action| {
+        let order = match action.kind {
+            ActionKind::Shape { .. } => 1,
+            ActionKind::Lookup { .. } => 2,
+            _ => 0,
+        };
+        (action.at_us, order)
+    });
     let mut operations = 0;
     for (action, number) in actions.iter_mut().zip(0..) {
         action.index = number;
@@ -89,7 +104,7 @@ pub fn schedule(plan: &Plan, hosts: u32) -> Schedule {
             operations += 1;
         }
     }
-    Schedule { nodes, actions, phases: membership.phases, groups: Vec::new(), operations, end_us }
+    Schedule { nodes, actions, phases, groups: faults.groups, operations, end_us }
 }
 
 fn micros(length: std::time::Duration) -> u64 {

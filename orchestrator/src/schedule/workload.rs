@@ -67,16 +67,15 @@ impl Settled {
             let (node, at_us) = (action.node, action.at_us);
             match action.kind {
                 ActionKind::Spawn { .. } => *settles_us = Some(at_us.saturating_add(SETTLING_US)),
-                ActionKind::Leave | ActionKind::Kill => {
+                // One that goes on after a pause is no new node, but has to find its way back.
+                ActionKind::Resume => *settles_us = Some(at_us.saturating_add(SETTLING_US)),
+                ActionKind::Leave | ActionKind::Kill | ActionKind::Pause => {
                     if let Some(settled_us) = settles_us.take().filter(|settled_us| *settled_us < at_us) {
                         changes.push(Change { at_us: settled_us, enters: true, node });
                         changes.push(Change { at_us, enters: false, node });
                     }
                 }
-                ActionKind::Lookup { .. }
-                | ActionKind::Pause
-                | ActionKind::Resume
-                | ActionKind::Shape { .. } => {}
+                ActionKind::Lookup { .. } | ActionKind::Shape { .. } => {}
             }
         }
         for (settled_us, node) in settles_us.into_iter().zip(0..) {

@@ -9,7 +9,10 @@ use super::{At, Checker};
 use crate::plan::document::ValueIndex;
 use crate::plan::population::{Population, Shortage};
 use crate::plan::units::{DURATION_MAX, duration_text};
-use crate::plan::{Claim, DURATION_TAIL, Expectation, NODES_MAX, OPERATIONS_MAX, Step, Workload};
+use crate::plan::{
+    Claim, DURATION_TAIL, Expectation, GROUPS_AT_ONCE_MAX, LINK_FAULTS_MAX, NODES_MAX, OPERATIONS_MAX, Step,
+    StepEvent, Workload,
+};
 
 impl Checker<'_> {
     /// Walks through the run's membership, as far as it depends on numbers only.
@@ -24,7 +27,7 @@ impl Checker<'_> {
         let mut population = Population::new(nodes, join_rate);
         for At(step, index) in steps {
             let when = duration_text(step.at);
-            let Err(shortage) = population.step(step.at, step.event) else { continue };
+            let Err(shortage) = population.step(step.at, &step.event) else { continue };
             let (message, hint) = match shortage {
                 Shortage::Up { wanted, up } => (
                     format!("`{}` at {when} is {wanted} nodes, but only {up} will be up then", step.text),
@@ -62,7 +65,8 @@ impl Checker<'_> {
             );
         }
         if population.actions() > OPERATIONS_MAX {
-            let message = format!("the timeline makes {} joins and ends of nodes", population.actions());
+            let message =
+                format!("the timeline makes {} joins, ends and faults of nodes", population.actions());
             self.problem(
                 Some(nodes_at),
                 message,
@@ -78,7 +82,8 @@ impl Checker<'_> {
         expect: &[At<Expectation>],
         nodes_at: ValueIndex,
     ) -> Option<Duration> {
-        let last = steps.last().map_or(join_end, |At(step, _)| step.at.max(join_end));
+        let ends = steps.iter().map(|At(step, _)| step.until().unwrap_or(step.at));
+        let last = ends.fold(join_end, Duration::max);
         let converged = expect.iter().filter_map(|At(expectation, _)| converged_end(expectation)).max();
         let duration = (last + DURATION_TAIL).max(converged.unwrap_or_default());
         if duration > DURATION_MAX {
@@ -118,6 +123,13 @@ impl Checker<'_> {
                 format!("`{}` comes at {}, after the run's end at {end}", step.text, duration_text(step.at));
             self.problem(Some(*index), message, Some("raise `duration`, or leave it out".to_owned()));
         }
+        for At(step, index) in steps.iter().filter(|At(step, _)| step.at <= duration) {
+            if let Some(until) = step.until().filter(|until| *until > duration) {
+                let until = duration_text(until);
+                let message = format!("`{}` lasts until {until}, after the run's end at {end}", step.text);
+                self.problem(Some(*index), message, Some("raise `duration`, or leave it out".to_owned()));
+            }
+        }
         for At(expectation, index) in expect {
             if let Some(until) = converged_end(expectation).filter(|until| *until > duration) {
                 let message = format!(
@@ -126,6 +138,57 @@ impl Checker<'_> {
                     duration_text(until)
                 );
                 self.problem(Some(*index), message, Some("raise `duration`, or leave it out".to_owned()));
+            }
+        }
+    }
+
+    /// What holds for a while: churn does not overlap churn, partitions do not make too many groups at once, and the ring is expected to be
+    /// right only where it can be.
+    pub(super) fn windows(&mut self, steps: &[At<Step>], expect: &[At<Expectation>]) {
+        let mut churn_end: Option<Duration> = None;
+        for At(step, index) in steps.iter().filter(|At(step, _)| is_churn(step)) {
+            if let Some(end) = churn_end.filter(|end| *end > step.at) {
+                let message =
+                    format!("`{}` begins while there is churn, until {}", step.text, duration_text(end));
+                self.problem(Some(*index), message, Some("let one end before the next begins".to_owned()));
+            }
+            churn_end = churn_end.max(step.until());
+        }
+        let is_link_fault =
+            |step: &Step| matches!(step.event, StepEvent::Partition { .. } | StepEvent::Degrade { .. });
+        let mut link_faults = steps.iter().filter(|At(step, _)| is_link_fault(step));
+        if let Some(At(_, index)) = link_faults.nth(LINK_FAULTS_MAX) {
+            let message =
+                format!("a plan has at most {LINK_FAULTS_MAX} partitions and degradations of links");
+            self.problem(Some(*index), message, None);
+            return;
+        }
+        let windows = windows(steps);
+        for (number, At(step, index)) in steps.iter().enumerate().filter(|(_, At(step, _))| sides(step) > 1) {
+            let at_once = windows
+                .iter()
+                .filter(|window| window.step <= number && window.until.is_none_or(|until| until > step.at));
+            let groups = at_once.map(|window| sides(&steps[window.step].0)).fold(1, usize::saturating_mul);
+            if groups > GROUPS_AT_ONCE_MAX {
+                let message =
+                    format!("with the partitions under way then there would be {groups} groups of nodes");
+                self.problem(Some(*index), message, Some(format!("at most {GROUPS_AT_ONCE_MAX} at once")));
+                return;
+            }
+        }
+        for At(expectation, index) in expect {
+            let Claim::Converged { of, .. } = expectation.claim else { continue };
+            let during = windows
+                .iter()
+                .find(|window| steps[window.step].0.at <= of && window.until.is_none_or(|until| until > of));
+            if let Some(Window { step, until }) = during {
+                let text = &steps[*step].0.text;
+                let message = format!("at {} the ring is kept from it by `{text}`", duration_text(of));
+                let hint = match until {
+                    Some(until) => format!("say it of {}, when that is over", duration_text(*until)),
+                    None => "it lasts until the run's end: let it end before".to_owned(),
+                };
+                self.problem(Some(*index), message, Some(hint));
             }
         }
     }
@@ -168,4 +231,38 @@ fn converged_end(expectation: &Expectation) -> Option<Duration> {
         Claim::Converged { within, of } => Some(of + within),
         Claim::Figure { .. } => None,
     }
+}
+
+/// How many sides a step parts the nodes into.
+fn sides(step: &Step) -> usize {
+    match &step.event {
+        StepEvent::Partition { sides, .. } => sides.len(),
+        _ => 1,
+    }
+}
+
+fn is_churn(step: &Step) -> bool {
+    matches!(step.event, StepEvent::Churn { .. } | StepEvent::Trace(_))
+}
+
+/// A time in which the ring cannot be right.
+struct Window {
+    /// What makes it: churn or a partition.
+    step: usize,
+    /// When it is over, by itself or by a step that heals; `None`: at the run's end.
+    until: Option<Duration>,
+}
+
+/// All of them, in the order of their steps, which is that of their beginnings.
+fn windows(steps: &[At<Step>]) -> Vec<Window> {
+    let heals = steps.iter().filter(|At(step, _)| matches!(step.event, StepEvent::Heal));
+    let heals: Vec<Duration> = heals.map(|At(step, _)| step.at).collect();
+    let windows = steps.iter().enumerate().filter(|(_, At(step, _))| is_churn(step) || sides(step) > 1);
+    windows
+        .map(|(number, At(step, _))| {
+            let healed = heals.get(heals.partition_point(|at| *at <= step.at)).copied();
+            let healed = healed.filter(|_| sides(step) > 1);
+            Window { step: number, until: [step.until(), healed].into_iter().flatten().min() }
+        })
+        .collect()
 }
