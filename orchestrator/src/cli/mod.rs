@@ -3,6 +3,8 @@
 //! One file a subcommand, each with its `Arguments` and a `run` that says how it ended.
 
 mod clean;
+mod passphrase;
+mod place;
 mod plan;
 mod problem;
 mod progress;
