@@ -10,9 +10,9 @@ use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
-use serde::Deserialize;
 use serde_saphyr::{MessageFormatter, Spanned, UserMessageFormatter};
 
 use super::exec::{self, Template};
@@ -124,8 +124,10 @@ impl Inventory {
         let text = fs::read_to_string(path).map_err(failed)?;
         let is_yaml = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
         let parsed = if is_yaml { parse_yaml(&text, defaults) } else { parse_list(&text, defaults) };
-        parsed.map_err(|Mistake { line, message }| {
-            InventoryError::Line { path: path.to_owned(), line, message }
+        parsed.map_err(|Mistake { line, message }| InventoryError::Line {
+            path: path.to_owned(),
+            line,
+            message,
         })
     }
 }
@@ -154,7 +156,7 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct Settings {
     user: Option<String>,
-    port: Option<u16>,
+    port: Option<Port>,
     key: Option<String>,
     cache: Option<String>,
     via: Option<String>,
@@ -171,11 +173,23 @@ struct EntryFields {
     address: Option<String>,
     listen: Option<IpAddr>,
     user: Option<String>,
-    port: Option<u16>,
+    port: Option<Port>,
     key: Option<String>,
     cache: Option<String>,
     via: Option<String>,
     binary: Option<String>,
+}
+
+/// A port.
+#[derive(Clone, Copy)]
+struct Port(u16);
+
+impl<'de> Deserialize<'de> for Port {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Port, D::Error> {
+        let number = i64::deserialize(deserializer)?;
+        let port = u16::try_from(number).ok().filter(|port| *port > 0);
+        port.map(Port).ok_or_else(|| de::Error::custom(format!("{number} is no port: these are 1 to 65535")))
+    }
 }
 
 impl<'de> Deserialize<'de> for Entry {
@@ -254,10 +268,10 @@ fn list_entry(text: &str) -> Result<EntryFields, String> {
         None if rest.matches(':').count() > 1 => (rest, None),
         None => rest.split_once(':').map_or((rest, None), |(name, port)| (name, Some(port))),
     };
-    let port = match port.map(str::parse) {
+    let port = match port.map(str::parse::<u16>) {
         None => None,
-        Some(Ok(port)) => Some(port),
-        Some(Err(_)) => return Err(format!("`{text}` has no port that can be: write name, or user@name:port")),
+        Some(Ok(port @ 1..)) => Some(Port(port)),
+        Some(_) => return Err(format!("`{text}` has no port that can be: write name, or user@name:port")),
     };
     let user = user.map(str::to_owned);
     Ok(EntryFields { name: Some(name.to_owned()), user, port, ..EntryFields::default() })
@@ -299,7 +313,9 @@ impl<'a> Collection<'a> {
     fn exec(&self, name: &str, entry: &EntryFields, via: &str) -> Result<Way, String> {
         let template = Template::parse(via).map_err(|error| {
             let presets = exec::PRESETS.map(|(name, _)| name).join(", ");
-            format!("`via: {via}`: {error}; write a command with {{host}} and {{binary}}, or one of {presets}")
+            format!(
+                "`via: {via}`: {error}; write a command with {{host}} and {{binary}}, or one of {presets}"
+            )
         })?;
         let binary = entry.binary.as_ref().or(self.common.binary.as_ref());
         let binary = binary.cloned().unwrap_or_else(|| self.defaults.node_binary.display().to_string());
@@ -333,7 +349,7 @@ impl<'a> Collection<'a> {
         let cache = entry.cache.as_ref().or(self.common.cache.as_ref());
         Ok(Target {
             address: config.host_name.unwrap_or_else(|| alias.to_owned()),
-            port: entry.port.or(self.common.port).or(config.port).unwrap_or(SSH_PORT),
+            port: entry.port.or(self.common.port).map(|port| port.0).or(config.port).unwrap_or(SSH_PORT),
             user,
             keys,
             host_key_alias: config.host_key_alias,
@@ -352,10 +368,7 @@ impl<'a> Collection<'a> {
 /// Names become words of commands and of messages: nothing in them may be taken for anything else.
 fn check_word(word: &str) -> Result<(), String> {
     let is_sound = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:%/@+".contains(&byte);
-    if word.is_empty()
-        || word.len() > NAME_BYTES_MAX
-        || word.starts_with('-')
-        || !word.bytes().all(is_sound)
+    if word.is_empty() || word.len() > NAME_BYTES_MAX || word.starts_with('-') || !word.bytes().all(is_sound)
     {
         return Err(format!(
             "{word:?} cannot be a host's name, address or user: letters, digits and ._-:%/@+ can be in it"
@@ -392,7 +405,8 @@ mod tests {
 
     #[test]
     fn a_plain_list_takes_names_users_and_ports() {
-        let text = "# my slice\nplanetlab1.example.org\n\nyou@10.0.0.2:2200  # spare\nlab\n[fe80::1]:24\nfd00::7\n";
+        let text =
+            "# my slice\nplanetlab1.example.org\n\nyou@10.0.0.2:2200  # spare\nlab\n[fe80::1]:24\nfd00::7\n";
         let inventory = parse_list(text, &defaults()).unwrap();
         let seen: Vec<_> = inventory
             .hosts
@@ -441,7 +455,10 @@ hosts:
         let b = target(&hosts[1]);
         assert_eq!((b.address.as_str(), b.port, b.keys.clone()), ("10.0.0.2", 2222, vec!["/k/b".into()]));
         assert_eq!(hosts[1].listen, Some("10.1.0.2".parse().unwrap()));
-        assert_eq!((target(&hosts[2]).address.as_str(), target(&hosts[2]).user.as_str()), ("lab.example.org", "p2ps"));
+        assert_eq!(
+            (target(&hosts[2]).address.as_str(), target(&hosts[2]).user.as_str()),
+            ("lab.example.org", "p2ps")
+        );
         let Way::Exec { command, .. } = &hosts[3].way else { panic!("{hosts:?}") };
         assert_eq!(command.join(" "), "kubectl exec -i c -- /opt/p2ps-node agent");
         let Way::Exec { command, .. } = &hosts[4].way else { panic!("{hosts:?}") };
@@ -468,7 +485,9 @@ hosts:
             let mistake = parse_yaml(text, &defaults()).unwrap_err();
             assert!(mistake.line == line && mistake.message.contains(expected), "{text}: {mistake:?}");
         }
-        for (text, line, expected) in [("a\n# c\nb:x\n", 3, "user@name:port"), ("# a\n", 1, "no host"), ("a b\n", 1, "\"a b\"")] {
+        for (text, line, expected) in
+            [("a\n# c\nb:x\n", 3, "user@name:port"), ("# a\n", 1, "no host"), ("a b\n", 1, "\"a b\"")]
+        {
             let mistake = parse_list(text, &defaults()).unwrap_err();
             assert!(mistake.line == line && mistake.message.contains(expected), "{text}: {mistake:?}");
         }

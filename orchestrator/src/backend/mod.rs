@@ -102,7 +102,10 @@ impl Backend {
     pub fn prepare(&self, candidate: usize) -> Result<PreparedHost, BackendError> {
         let hosts = match self {
             Backend::Local(local) => {
-                return Ok(PreparedHost { listen: Ipv4Addr::LOCALHOST.into(), ready: Ready::Local(local.clone()) });
+                return Ok(PreparedHost {
+                    listen: Ipv4Addr::LOCALHOST.into(),
+                    ready: Ready::Local(local.clone()),
+                });
             }
             Backend::Hosts(hosts) => hosts,
         };
@@ -181,7 +184,8 @@ impl AgentProcess {
     /// An agent that is, or is led to by, a child with pipes.
     fn connection(mut child: Child) -> AgentConnection {
         let streams = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let (Some(input), Some(output), Some(errors), Some(pid)) = (streams.0, streams.1, streams.2, child.id())
+        let (Some(input), Some(output), Some(errors), Some(pid)) =
+            (streams.0, streams.1, streams.2, child.id())
         else {
             unreachable!("the streams were asked for as pipes, and the child has not been waited for")
         };

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::progress::{Display, line};
 use super::place::{self, HostArguments};
+use super::progress::{Display, line};
 use super::{Outcome, problem};
 use crate::plan::load;
 use crate::report::terminal;

@@ -133,7 +133,8 @@ async fn drive(
         Interrupts { interrupt: on(SignalKind::interrupt())?, terminate: on(SignalKind::terminate())? };
     let hosts = hosts::gather(&job.backend, &mut journal, &mut interrupts, watcher).await?;
     let Hosts { ready, unusable } = hosts;
-    let unusable_host = |(name, reason): &(String, String)| UnusableHost { name: name.clone(), reason: reason.clone() };
+    let unusable_host =
+        |(name, reason): &(String, String)| UnusableHost { name: name.clone(), reason: reason.clone() };
     manifest.unusable_hosts = unusable.iter().map(unusable_host).collect();
     manifest.hosts = ready.iter().map(host_manifest).collect();
     let required = job.backend.required();
@@ -343,7 +344,9 @@ impl<'a> Driver<'a> {
         match event {
             HostEvent::Said(mut notice) => {
                 // The user's own names for hosts are those of the results.
-                if let (Notice::Ready { host: facts, .. }, Backend::Hosts(_)) = (&mut notice, &self.job.backend) {
+                if let (Notice::Ready { host: facts, .. }, Backend::Hosts(_)) =
+                    (&mut notice, &self.job.backend)
+                {
                     facts.name.clone_from(&self.places[host as usize].name);
                 }
                 let start_us = self.machine.host(host).start_us;

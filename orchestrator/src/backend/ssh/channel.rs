@@ -214,10 +214,8 @@ impl<'a> Carrier<'a> {
             }
             _ => Ok(0),
         };
-        let outbound = matches!(
-            self.session.block_directions(),
-            BlockDirections::Outbound | BlockDirections::Both
-        );
+        let outbound =
+            matches!(self.session.block_directions(), BlockDirections::Outbound | BlockDirections::Both);
         match done {
             Ok(length) => {
                 self.unfinished = None;

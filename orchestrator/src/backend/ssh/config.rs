@@ -51,7 +51,10 @@ impl SshConfig {
             let keyword = keyword.to_lowercase();
             match keyword.as_str() {
                 "host" => blocks.push(Block {
-                    patterns: value.split_whitespace().map(|word| word.trim_matches('"').to_lowercase()).collect(),
+                    patterns: value
+                        .split_whitespace()
+                        .map(|word| word.trim_matches('"').to_lowercase())
+                        .collect(),
                     settings: Vec::new(),
                 }),
                 // No patterns: fits no host.

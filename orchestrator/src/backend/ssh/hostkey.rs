@@ -390,7 +390,10 @@ mod tests {
     fn a_recorded_key_of_another_algorithm_is_a_mismatch() {
         let known = known(&record("h", &key("ssh-ed25519", "a")));
         let error = known.check("h", &key("ssh-rsa", "a")).unwrap_err();
-        assert!(matches!(error, HostKeyError::Changed { ref recorded, .. } if recorded == "ssh-ed25519"), "{error}");
+        assert!(
+            matches!(error, HostKeyError::Changed { ref recorded, .. } if recorded == "ssh-ed25519"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -183,7 +183,9 @@ impl Admission<'_> {
         let passphrase = self.passphrases.of(key);
         let outcome = match std::fs::metadata(key) {
             Err(error) => Err(error.to_string()),
-            Ok(_) if passphrase.is_none() && super::is_encrypted(key) => Err("it has a passphrase".to_owned()),
+            Ok(_) if passphrase.is_none() && super::is_encrypted(key) => {
+                Err("it has a passphrase".to_owned())
+            }
             Ok(_) => self
                 .session
                 .userauth_pubkey_file(&self.target.user, None, key, passphrase)

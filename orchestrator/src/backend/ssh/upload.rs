@@ -132,7 +132,10 @@ impl Output {
     fn into_error(self) -> UploadError {
         let (what, mend) = match self.status {
             11 => ("the cache directory cannot be made", "; name another with `cache:` in the inventory"),
-            12 => ("the node binary cannot be written", "; make room, or name another `cache:` in the inventory"),
+            12 => (
+                "the node binary cannot be written",
+                "; make room, or name another `cache:` in the inventory",
+            ),
             13 => ("the node binary did not arrive whole", "; sha256sum has to be there"),
             14 => (
                 "the node binary does not run there",
@@ -148,7 +151,12 @@ impl Output {
     }
 }
 
-fn run_script(session: &Session, script: &str, arguments: &[&str], input: &[u8]) -> Result<Output, UploadError> {
+fn run_script(
+    session: &Session,
+    script: &str,
+    arguments: &[&str],
+    input: &[u8],
+) -> Result<Output, UploadError> {
     let mut command = format!("/bin/sh -c {} p2ps", quote(&format!("{COMMON}{script}")));
     for argument in arguments {
         command.push(' ');
@@ -229,7 +237,10 @@ mod tests {
     fn what_did_not_arrive_whole_or_does_not_run_is_refused_and_removed() {
         let directory = tempfile::tempdir().unwrap();
         let cache = directory.path().join("cache");
-        let cases = [("#!/bin/sh\n", &b"#!/bin"[..], "did not arrive whole"), ("#!/nowhere/sh\n", b"#!/nowhere/sh\n", "does not run there")];
+        let cases = [
+            ("#!/bin/sh\n", &b"#!/bin"[..], "did not arrive whole"),
+            ("#!/nowhere/sh\n", b"#!/nowhere/sh\n", "does not run there"),
+        ];
         for (text, sent, expected) in cases {
             let binary = program(text);
             let name = binary.file_name();

@@ -1,0 +1,191 @@
+//! Runs on hosts that are reached by SSH, good and bad ones, with real servers on loopback.
+
+mod harness;
+
+use std::time::Instant;
+
+use harness::sshd::Testbed;
+use harness::{Run, WAIT, plan};
+use serde_json::Value;
+
+const SMALL: &str = "
+name: small
+seed: 5
+nodes: 8
+join: {rate: 20/s}
+workload:
+  - lookup: {rate: 40/s, keys: uniform}
+duration: 6s
+expect:
+  - lookup.success >= 90%
+  - lookup.wrong == 0
+  - nodes.alive == 8
+";
+
+/// The processes that run a node binary from the testbed's cache.
+fn processes(testbed: &Testbed) -> Vec<String> {
+    let cache = testbed.path("cache");
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let executables = entries.filter_map(|entry| std::fs::read_link(entry.path().join("exe")).ok());
+    executables.filter(|path| path.starts_with(&cache)).map(|path| path.display().to_string()).collect()
+}
+
+fn wait_no_process(testbed: &Testbed) {
+    let deadline = Instant::now() + WAIT;
+    while !processes(testbed).is_empty() {
+        assert!(Instant::now() < deadline, "still there: {:?}", processes(testbed));
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
+fn manifest(run: &Run) -> Value {
+    let text = std::fs::read_to_string(run.directory().join("manifest.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+fn last(run: &Run) -> Value {
+    serde_json::from_str(run.printed.last().unwrap()).unwrap()
+}
+
+#[test]
+fn two_hosts_carry_out_a_run_and_keep_only_the_binary_which_the_next_run_uses() {
+    let mut testbed = Testbed::new();
+    let hosts =
+        [testbed.serve("127.0.0.1", true).entry("one"), testbed.serve("127.0.0.2", true).entry("two")];
+    let inventory = testbed.inventory("", &hosts);
+    let arguments = ["--json", "--on", inventory.to_str().unwrap()];
+    let mut run = Run::start(SMALL, &arguments);
+    let status = run.wait_end();
+    let end = last(&run);
+    assert_eq!(status.code(), Some(0), "{end:#}");
+    let manifest = manifest(&run);
+    for (host, (name, address)) in [("one", "127.0.0.1"), ("two", "127.0.0.2")].into_iter().enumerate() {
+        let host = &manifest["hosts"][host];
+        assert_eq!((&host["name"], &host["listen"]), (&name.into(), &address.into()), "{host}");
+        assert!(host["clocks"][0]["rtt_us"].as_u64() > Some(0), "{host}");
+        assert!(host["lost"].is_null(), "{host}");
+    }
+    wait_no_process(&testbed);
+    let cached = testbed.cached();
+    let expected = format!("p2ps-node-{}", manifest["node_binary_sha256"].as_str().unwrap());
+    assert_eq!(cached, [expected.clone()]);
+    assert_eq!(run.clean(), (Some(0), "nothing left\n".to_owned()));
+
+    let written = || std::fs::metadata(testbed.path("cache").join(&expected)).unwrap().modified().unwrap();
+    let before = written();
+    let mut again = Run::start(SMALL, &arguments);
+    assert_eq!(again.wait_end().code(), Some(0), "{:#}", last(&again));
+    assert_eq!(written(), before, "the binary is not sent again");
+    wait_no_process(&testbed);
+}
+
+#[test]
+fn bad_hosts_are_named_with_their_reasons_and_the_run_goes_on_without_them() {
+    let mut testbed = Testbed::new();
+    let good =
+        [testbed.serve("127.0.0.1", true).entry("good1"), testbed.serve("127.0.0.2", true).entry("good2")];
+    let unknown = testbed.serve("127.0.0.3", false).entry("unknown");
+    let changed = testbed.serve("127.0.0.4", true);
+    let (entry, recorded) = (changed.entry("changed"), changed.host_key.clone());
+    let other = testbed.make_key("other");
+    let known = testbed.path("known_hosts");
+    let text = std::fs::read_to_string(&known).unwrap().replace(&recorded, &other);
+    std::fs::write(&known, text).unwrap();
+    let dead = std::net::TcpListener::bind("127.0.0.5:0").unwrap().local_addr().unwrap();
+    let hosts = [
+        good[0].clone(),
+        unknown,
+        entry,
+        good[0]
+            .replace("good1", "stranger")
+            .replace('}', &format!(", key: {}}}", testbed.path("other").display())),
+        format!("{{name: dead, address: 127.0.0.5, port: {}}}", dead.port()),
+        good[1].replace("good2", "full").replace('}', ", cache: /dev/null/cache}"),
+        good[1].clone(),
+    ];
+    let inventory = testbed.inventory("required: 2\n", &hosts);
+    let mut run = Run::start(SMALL, &["--json", "--on", inventory.to_str().unwrap()]);
+    let status = run.wait_end();
+    let end = last(&run);
+    assert_eq!(status.code(), Some(0), "{end:#}");
+    let manifest = manifest(&run);
+    let names: Vec<&Value> = manifest["hosts"].as_array().unwrap().iter().map(|host| &host["name"]).collect();
+    assert_eq!(names, ["good1", "good2"]);
+    let expected = [
+        ("unknown", vec!["is not known", "SHA256:", "echo '[127.0.0.3]:"]),
+        ("changed", vec!["HAS CHANGED", "SHA256:", "ssh-keygen -R '[127.0.0.4]:"]),
+        ("stranger", vec!["does not let", "other", "ssh-copy-id"]),
+        ("dead", vec!["127.0.0.5", "refused"]),
+        ("full", vec!["cache directory cannot be made", "Not a directory", "cache:"]),
+    ];
+    let unusable = manifest["unusable_hosts"].as_array().unwrap();
+    assert_eq!(unusable.len(), expected.len(), "{unusable:#?}");
+    for (name, words) in expected {
+        let host = unusable.iter().find(|host| host["name"] == name).unwrap();
+        let reason = host["reason"].as_str().unwrap();
+        assert!(words.iter().all(|word| reason.contains(word)), "{name}: {reason}");
+    }
+    assert_eq!(end["hosts_unusable"].as_array().unwrap().len(), 5);
+    wait_no_process(&testbed);
+}
+
+#[test]
+fn too_few_hosts_end_a_run_before_anything_is_started() {
+    let mut testbed = Testbed::new();
+    let hosts =
+        [testbed.serve("127.0.0.1", true).entry("known"), testbed.serve("127.0.0.2", false).entry("unknown")];
+    let inventory = testbed.inventory("", &hosts);
+    let mut run = Run::start(SMALL, &["--on", inventory.to_str().unwrap()]);
+    assert_eq!(run.wait_end().code(), Some(3));
+    let errors = run.errors();
+    assert!(errors.contains("1 of the hosts can be used, 2 are required"), "{errors}");
+    assert!(errors.contains("unknown: its host key is not known"), "{errors}");
+    assert_eq!(manifest(&run)["ending"], "too_few_hosts");
+    wait_no_process(&testbed);
+}
+
+#[test]
+fn new_hosts_are_recorded_where_that_is_asked_for() {
+    let mut testbed = Testbed::new();
+    let server = testbed.serve("127.0.0.1", false);
+    let (hosts, key) = ([server.entry("new")], server.host_key.clone());
+    let inventory = testbed.inventory("", &hosts);
+    let mut run = Run::start(SMALL, &["--json", "--accept-new-hosts", "--on", inventory.to_str().unwrap()]);
+    assert_eq!(run.wait_end().code(), Some(0), "{:#}", last(&run));
+    let known = std::fs::read_to_string(testbed.path("known_hosts")).unwrap();
+    assert!(known.starts_with("[127.0.0.1]:") && known.trim_end().ends_with(&key), "{known}");
+    wait_no_process(&testbed);
+}
+
+#[test]
+fn a_host_whose_connection_dies_is_lost_and_its_nodes_end_while_the_run_goes_on() {
+    let mut testbed = Testbed::new();
+    let hosts =
+        [testbed.serve("127.0.0.1", true).entry("stays"), testbed.serve("127.0.0.2", true).entry("dies")];
+    let inventory = testbed.inventory("", &hosts);
+    let mut run = Run::start(&plan(8, 12), &["--json", "--on", inventory.to_str().unwrap()]);
+    run.wait_alive(8);
+    assert_eq!(processes(&testbed).len(), 10, "{:?}", processes(&testbed));
+    testbed.server(1).kill_sessions();
+    let status = run.wait_end();
+    let end = last(&run);
+    assert_eq!(end["ending"], "completed", "{end:#} {status}");
+    let lost = end["hosts_lost"].as_array().unwrap();
+    assert_eq!((lost.len(), &lost[0]["host"]), (1, &"dies".into()), "{end:#}");
+    wait_no_process(&testbed);
+}
+
+#[test]
+fn an_orchestrator_that_is_killed_leaves_no_process_on_its_hosts() {
+    let mut testbed = Testbed::new();
+    let hosts =
+        [testbed.serve("127.0.0.1", true).entry("one"), testbed.serve("127.0.0.2", true).entry("two")];
+    let inventory = testbed.inventory("", &hosts);
+    let mut run = Run::start(&plan(6, 300), &["--json", "--on", inventory.to_str().unwrap()]);
+    run.wait_alive(6);
+    assert_eq!(processes(&testbed).len(), 8);
+    run.signal(rustix::process::Signal::KILL);
+    run.wait_end();
+    wait_no_process(&testbed);
+    assert_eq!(testbed.cached().len(), 1);
+}
