@@ -189,3 +189,53 @@ fn an_orchestrator_that_is_killed_leaves_no_process_on_its_hosts() {
     wait_no_process(&testbed);
     assert_eq!(testbed.cached().len(), 1);
 }
+
+#[test]
+fn hosts_are_checked_before_a_run_and_left_as_they_were() {
+    let mut testbed = Testbed::new();
+    let good = testbed.serve("127.0.0.1", true).entry("good");
+    let hosts = [good, testbed.serve("127.0.0.2", false).entry("unknown")];
+    let check = |head: &str, arguments: &[&str]| {
+        let inventory = testbed.inventory(head, &hosts);
+        let node_binary = harness::node_binary().to_str().unwrap();
+        let common = ["hosts", "check", inventory.to_str().unwrap(), "--node-binary", node_binary];
+        let output = harness::orchestrator(&[&common, arguments].concat());
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, text) = check("required: 1\n", &[]);
+    assert_eq!(code, Some(0), "{text}");
+    let row = text.lines().find(|line| line.starts_with("good ")).unwrap();
+    assert!(row.contains("127.0.0.1") && row.contains(std::env::consts::ARCH), "{text}");
+    assert!(text.contains("unknown cannot be used: its host key is not known"), "{text}");
+    let (code, text) = check("", &["--json"]);
+    assert_eq!(code, Some(3), "{text}");
+    let hosts: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let good = hosts.iter().find(|host| host["host"] == "good").unwrap();
+    // Both clocks are this host's.
+    let (offset, error) = (good["clock_offset"].as_f64().unwrap(), good["clock_error"].as_f64().unwrap());
+    assert!(offset.abs() <= error, "{good}");
+    wait_no_process(&testbed);
+    assert_eq!(testbed.cached().len(), 1);
+}
+
+#[test]
+fn a_command_that_leads_to_an_agent_is_a_host_too() {
+    let testbed = Testbed::new();
+    // What it leads to is this host; the words are split and filled without a shell.
+    let host = |name: &str, address: &str| {
+        format!("{{name: {name}, address: {address}, via: 'env HOST={{host}} {{binary}} agent'}}")
+    };
+    let gone = "{name: gone, address: 127.0.0.3, via: '/nowhere/ssh {host} {binary} agent'}".to_owned();
+    let mute = "{name: nameless, via: 'true {host} {binary}'}".to_owned();
+    let hosts = [host("one", "127.0.0.1"), gone, mute, host("two", "127.0.0.2")];
+    let inventory = testbed.inventory("required: 2\n", &hosts);
+    let mut run = Run::start(SMALL, &["--json", "--on", inventory.to_str().unwrap()]);
+    assert_eq!(run.wait_end().code(), Some(0), "{:#}", last(&run));
+    let manifest = manifest(&run);
+    let listen: Vec<&Value> =
+        manifest["hosts"].as_array().unwrap().iter().map(|host| &host["listen"]).collect();
+    assert_eq!(listen, ["127.0.0.1", "127.0.0.2"]);
+    let unusable = manifest["unusable_hosts"].to_string();
+    assert!(unusable.contains("/nowhere/ssh") && unusable.contains("say `listen:`"), "{unusable}");
+    assert_eq!(run.clean(), (Some(0), "nothing left\n".to_owned()));
+}

@@ -118,7 +118,7 @@ pub(super) async fn gather(
 }
 
 /// Begins to prepare every candidate.
-fn prepare_all(backend: &Backend) -> JoinSet<(usize, Result<PreparedHost, String>)> {
+pub(super) fn prepare_all(backend: &Backend) -> JoinSet<(usize, Result<PreparedHost, String>)> {
     let permits = Arc::new(Semaphore::new(FAN_OUT_MAX));
     let mut preparing = JoinSet::new();
     for candidate in 0..backend.candidates() {
@@ -173,7 +173,7 @@ fn jitter() -> Duration {
 }
 
 /// An error with all that caused it.
-fn chain(error: &BackendError) -> String {
+pub(super) fn chain(error: &BackendError) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(source) = cause {

@@ -13,6 +13,7 @@ pub mod machine;
 mod manifest;
 mod outstanding;
 pub mod process;
+pub mod survey;
 
 use std::io;
 use std::net::SocketAddr;
