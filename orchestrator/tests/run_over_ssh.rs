@@ -1,12 +1,20 @@
 //! Runs on hosts that are reached by SSH, good and bad ones, with real servers on loopback.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod harness;
 
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use harness::sshd::Testbed;
 use harness::{Run, WAIT, plan};
+use p2ps_orchestrator::backend::AgentConnection;
+use p2ps_orchestrator::backend::ssh::hostkey::KnownHosts;
+use p2ps_orchestrator::backend::ssh::upload::NodeBinary;
+use p2ps_orchestrator::backend::ssh::{Passphrases, Prepared, Settings, Target};
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
 const SMALL: &str = "
 name: small
@@ -68,7 +76,7 @@ fn two_hosts_carry_out_a_run_and_keep_only_the_binary_which_the_next_run_uses() 
     wait_no_process(&testbed);
     let cached = testbed.cached();
     let expected = format!("p2ps-node-{}", manifest["node_binary_sha256"].as_str().unwrap());
-    assert_eq!(cached, [expected.clone()]);
+    assert_eq!(cached, std::slice::from_ref(&expected));
     assert_eq!(run.clean(), (Some(0), "nothing left\n".to_owned()));
 
     let written = || std::fs::metadata(testbed.path("cache").join(&expected)).unwrap().modified().unwrap();
@@ -238,4 +246,107 @@ fn a_command_that_leads_to_an_agent_is_a_host_too() {
     let unusable = manifest["unusable_hosts"].to_string();
     assert!(unusable.contains("/nowhere/ssh") && unusable.contains("say `listen:`"), "{unusable}");
     assert_eq!(run.clean(), (Some(0), "nothing left\n".to_owned()));
+}
+
+#[test]
+fn a_key_with_a_passphrase_is_taken_from_an_agent_or_asked_for_at_a_terminal() {
+    let mut testbed = Testbed::new();
+    let hosts = [testbed.serve("127.0.0.1", true).entry("host")];
+    let inventory = testbed.inventory("", &hosts);
+    let (key, socket) = (testbed.path("user"), testbed.path("agent"));
+    let mut agent =
+        Command::new("ssh-agent").arg("-D").arg("-a").arg(&socket).stdout(Stdio::null()).spawn().unwrap();
+    let deadline = Instant::now() + WAIT;
+    let add =
+        || Command::new("ssh-add").arg(&key).env("SSH_AUTH_SOCK", &socket).stderr(Stdio::null()).status();
+    while !add().unwrap().success() {
+        assert!(Instant::now() < deadline, "ssh-agent does not come up");
+    }
+    let protect = ["-q", "-p", "-P", "", "-N", "pass phrase", "-f"];
+    assert!(Command::new("ssh-keygen").args(protect).arg(&key).status().unwrap().success());
+
+    let orchestrator = env!("CARGO_BIN_EXE_orchestrator");
+    let check = format!(
+        "{orchestrator} hosts check {} --node-binary {}",
+        inventory.display(),
+        harness::node_binary().display()
+    );
+    let words: Vec<&str> = check.split(' ').collect();
+    // Without a terminal, whatever the test itself has.
+    let by_agent =
+        Command::new("setsid").arg("-w").args(&words).env("SSH_AUTH_SOCK", &socket).output().unwrap();
+    assert_eq!(by_agent.status.code(), Some(0), "{}", String::from_utf8_lossy(&by_agent.stdout));
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+    let unasked = Command::new("setsid").arg("-w").args(&words).env_remove("SSH_AUTH_SOCK").output().unwrap();
+    assert_eq!(unasked.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&unasked.stderr).contains("ssh-add"), "{unasked:?}");
+    for (typed, code) in [("pass phrase\n", 0), ("wrong\n", 3)] {
+        // `script` gives it a terminal of its own.
+        let mut asked = Command::new("script")
+            .args(["-qec", &check, "/dev/null"])
+            .env_remove("SSH_AUTH_SOCK")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // What is typed before the question does not count.
+        let (mut text, mut byte) = (Vec::new(), [0]);
+        let output = asked.stdout.as_mut().unwrap();
+        while !text.ends_with(b"user: ") && output.read(&mut byte).unwrap() > 0 {
+            text.extend(byte);
+        }
+        asked.stdin.as_mut().unwrap().write_all(typed.as_bytes()).unwrap();
+        output.read_to_end(&mut text).unwrap();
+        let text = String::from_utf8_lossy(&text);
+        assert_eq!(asked.wait().unwrap().code(), Some(code), "{text}");
+        assert!(!text.contains(typed.trim()), "it is not shown: {text}");
+        assert!(text.contains("Passphrase of"), "{text}");
+    }
+    wait_no_process(&testbed);
+}
+
+#[test]
+fn much_goes_through_a_channel_both_ways_at_once_and_nothing_is_lost() {
+    const CHUNK: usize = 64 << 10;
+    const CHUNKS: usize = 300;
+    let mut testbed = Testbed::new();
+    let server = testbed.serve("127.0.0.1", true);
+    let target = Target {
+        address: server.address.clone(),
+        port: server.port,
+        user: testbed.user(),
+        keys: vec![testbed.path("user")],
+        host_key_alias: None,
+        cache: testbed.path("cache").display().to_string(),
+    };
+    // In place of an agent, something that says what it hears, on both streams, and how it ended.
+    let echo = "#!/bin/sh\n[ \"$1\" = --version ] && exit\ntee /dev/stderr\nexit 7\n";
+    std::fs::write(testbed.path("echo"), echo).unwrap();
+    let known_hosts = KnownHosts::load(&[testbed.path("known_hosts")], false).unwrap();
+    let settings = Settings { known_hosts, passphrases: Passphrases::default() };
+    let binary = NodeBinary::read(&testbed.path("echo")).unwrap();
+    let prepared = Prepared::new(&target, &settings, &binary).unwrap();
+    let chunk = |number: usize| vec![number as u8; CHUNK];
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let carried = async {
+        let AgentConnection { mut input, mut output, mut errors, mut process } = prepared.start().unwrap();
+        let write = async move {
+            for number in 0..CHUNKS {
+                input.write_all(&chunk(number)).await.unwrap();
+            }
+        };
+        let same = async |stream: &mut (dyn AsyncRead + Send + Unpin)| {
+            let mut heard = vec![0; CHUNK];
+            for number in 0..CHUNKS {
+                stream.read_exact(&mut heard).await.unwrap();
+                assert!(heard.iter().all(|byte| *byte == number as u8), "chunk {number}");
+            }
+            assert_eq!(stream.read(&mut heard).await.unwrap(), 0);
+        };
+        tokio::join!(write, same(&mut *output), same(&mut *errors));
+        process.end(WAIT).await
+    };
+    let status = runtime.block_on(async { tokio::time::timeout(WAIT, carried).await.unwrap() });
+    assert_eq!(status, "exit status: 7");
 }

@@ -86,8 +86,12 @@ async fn ask(host: PreparedHost) -> Result<HostReport, String> {
     let listen = host.listen;
     let AgentConnection { input, output, mut errors, mut process } =
         host.start().map_err(|error| chain(&error))?;
-    let mut conversation =
-        Conversation { input, output, lines: LineBuffer::new(NOTICE_BYTES_MAX), chunk: vec![0; READ_BYTES_MAX] };
+    let mut conversation = Conversation {
+        input,
+        output,
+        lines: LineBuffer::new(NOTICE_BYTES_MAX),
+        chunk: vec![0; READ_BYTES_MAX],
+    };
     let answered = tokio::time::timeout(ANSWER_WAIT, conversation.hold()).await;
     drop(conversation);
     let status = process.end(END_WAIT).await;

@@ -38,6 +38,12 @@ impl Testbed {
         testbed
     }
 
+    /// The user whom the servers know.
+    pub(crate) fn user(&self) -> String {
+        let output = Command::new("id").arg("-un").output().unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.root.path().join(name)
     }
@@ -92,11 +98,9 @@ impl Testbed {
 
     /// An inventory with these lines under `hosts:`; its cache is below the root.
     pub(crate) fn inventory(&self, head: &str, hosts: &[String]) -> PathBuf {
-        let user = Command::new("id").arg("-un").output().unwrap();
-        let user = String::from_utf8(user.stdout).unwrap();
         let mut text = format!(
             "defaults: {{user: {}, key: {}, cache: {}}}\nknown_hosts: {}\n{head}hosts:\n",
-            user.trim(),
+            self.user(),
             self.path("user").display(),
             self.path("cache").display(),
             self.path("known_hosts").display(),

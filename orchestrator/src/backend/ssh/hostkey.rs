@@ -44,15 +44,13 @@ pub struct KnownHosts {
 pub enum HostKeyError {
     /// No key is recorded for the host.
     #[error(
-        "its host key is not known: {algorithm} {fingerprint}. If that is right, record it (or run with --accept-new-hosts): \
+        "its host key is not known: {key}. If that is right, record it (or run with --accept-new-hosts): \
          echo '{line}' >> {}",
         path.display()
     )]
     Unknown {
-        /// The key's algorithm.
-        algorithm: String,
-        /// Its SHA-256 fingerprint.
-        fingerprint: String,
+        /// The key's algorithm and SHA-256 fingerprint.
+        key: String,
         /// The line to record it with.
         line: String,
         /// Where.
@@ -60,17 +58,15 @@ pub enum HostKeyError {
     },
     /// Another key is recorded for the host.
     #[error(
-        "ITS HOST KEY HAS CHANGED to {algorithm} {fingerprint}; {}:{line} has a {recorded} key: it was set up anew, or \
+        "ITS HOST KEY HAS CHANGED to {key}; {}:{line} has a {recorded} key: it was set up anew, or \
          somebody sits in between. If you know that it is right: ssh-keygen -R '{name}' -f {}",
         path.display(), path.display()
     )]
     Changed {
         /// The host, as records name it.
         name: String,
-        /// The offered key's algorithm.
-        algorithm: String,
-        /// Its SHA-256 fingerprint.
-        fingerprint: String,
+        /// The offered key's algorithm and SHA-256 fingerprint.
+        key: String,
         /// The recorded key's algorithm.
         recorded: String,
         /// Where that is recorded.
@@ -154,8 +150,7 @@ impl KnownHosts {
         if let Some(entry) = same.or_else(|| of(Marker::None).next()) {
             return Err(HostKeyError::Changed {
                 name: name.to_owned(),
-                algorithm: algorithm.to_owned(),
-                fingerprint: fingerprint(key),
+                key: format!("{algorithm} {}", fingerprint(key)),
                 recorded: entry.algorithm.clone(),
                 path: entry.path.clone(),
                 line: entry.line,
@@ -164,8 +159,8 @@ impl KnownHosts {
         let line = format!("{name} {algorithm} {}", STANDARD.encode(key));
         let path = self.paths.first().cloned().unwrap_or_default();
         if !self.accept_new {
-            let (algorithm, fingerprint) = (algorithm.to_owned(), fingerprint(key));
-            return Err(HostKeyError::Unknown { algorithm, fingerprint, line, path });
+            let key = format!("{algorithm} {}", fingerprint(key));
+            return Err(HostKeyError::Unknown { key, line, path });
         }
         append(&path, &line).map_err(|source| HostKeyError::File { path: path.clone(), source })?;
         entries.extend(parse(&path, &line));
