@@ -77,7 +77,9 @@ fn two_hosts_carry_out_a_run_and_keep_only_the_binary_which_the_next_run_uses() 
     let cached = testbed.cached();
     let expected = format!("p2ps-node-{}", manifest["node_binary_sha256"].as_str().unwrap());
     assert_eq!(cached, std::slice::from_ref(&expected));
-    assert_eq!(run.clean(), (Some(0), "nothing left\n".to_owned()));
+    let (code, text) = run.clean();
+    assert_eq!((code, text.lines().next()), (Some(0), Some("nothing left")));
+    assert!(text.contains("2 other hosts were not looked at"), "{text}");
 
     let written = || std::fs::metadata(testbed.path("cache").join(&expected)).unwrap().modified().unwrap();
     let before = written();
@@ -194,8 +196,23 @@ fn an_orchestrator_that_is_killed_leaves_no_process_on_its_hosts() {
     assert_eq!(processes(&testbed).len(), 8);
     run.signal(rustix::process::Signal::KILL);
     run.wait_end();
-    wait_no_process(&testbed);
+    let directory = run.directory();
+    let node_binary = harness::node_binary().to_str().unwrap();
+    let clean = |flags: &[&str]| {
+        let common = ["clean", directory.to_str().unwrap(), "--on", inventory.to_str().unwrap()];
+        let output = harness::orchestrator(&[&common[..], &["--node-binary", node_binary], flags].concat());
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, text) = clean(&[]);
+    assert_eq!(
+        (code, text.as_str()),
+        (Some(0), "nothing left\none: no process left\ntwo: no process left\n")
+    );
+    assert_eq!(processes(&testbed), [""; 0]);
     assert_eq!(testbed.cached().len(), 1);
+    let (code, text) = clean(&["--cached"]);
+    assert!(code == Some(0) && text.contains("the cached node binary removed"), "{text}");
+    assert!(!testbed.path("cache").exists());
 }
 
 #[test]

@@ -13,11 +13,11 @@ use tokio::task::JoinSet;
 use super::journal::{Entry, Journal};
 use super::process::ProcessIdentity;
 use super::{Preparation, RunError, Watcher};
-use crate::backend::{AgentConnection, Backend, BackendError, PreparedHost};
+use crate::backend::{AgentConnection, Backend, PreparedHost};
 use crate::schedule::HostIndex;
 
 /// The most hosts that are prepared at the same time.
-const FAN_OUT_MAX: usize = 32;
+pub(super) const FAN_OUT_MAX: usize = 32;
 
 /// Each preparation begins up to this much later than it could: sshd refuses bursts of connections (MaxStartups), and
 /// several hosts may be behind one.
@@ -173,9 +173,9 @@ fn jitter() -> Duration {
 }
 
 /// An error with all that caused it.
-pub(super) fn chain(error: &BackendError) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
+    let mut cause = error.source();
     while let Some(source) = cause {
         text.push_str(&format!(": {source}"));
         cause = source.source();

@@ -14,6 +14,7 @@ mod manifest;
 mod outstanding;
 pub mod process;
 pub mod survey;
+pub mod sweep;
 
 use std::io;
 use std::net::SocketAddr;

@@ -21,7 +21,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use self::hostkey::KnownHosts;
 use self::session::{Connected, SessionError, connect};
-use self::upload::{NodeBinary, UploadError};
+use self::upload::{NodeBinary, Swept, UploadError};
 use super::AgentConnection;
 
 /// How often a host is tried, where another try may help.
@@ -143,6 +143,16 @@ impl Prepared {
     pub fn start(self) -> std::io::Result<AgentConnection> {
         channel::start_agent(self.connected, &self.binary)
     }
+}
+
+/// Looks what a run with the node binary of this digest has left on a host; with `remove`, takes the cached binary away where nobody
+/// uses it. Blocks.
+///
+/// # Errors
+/// [`SshError`].
+pub fn sweep(target: &Target, settings: &Settings, digest: &str, remove: bool) -> Result<Swept, SshError> {
+    let connected = connect(target, &settings.known_hosts, &settings.passphrases)?;
+    Ok(upload::sweep(&connected.session, &target.cache, digest, remove)?)
 }
 
 /// Whether the user's SSH agent holds this private key; it is known by the public one next to it.

@@ -16,6 +16,9 @@ const CHUNK_BYTES: usize = 32 << 10;
 /// The most that is read of what a host's commands print, in bytes.
 const OUTPUT_BYTES_MAX: u64 = 64 << 10;
 
+/// How long processes may take to end after their run, in seconds: somewhat longer than an agent's lease.
+const SWEEP_WAIT_SECONDS: &str = "8";
+
 /// The line by which a script says where the binary is; whatever a login script prints before is passed over.
 const FOUND: &str = "p2ps-binary ";
 
@@ -39,8 +42,12 @@ impl NodeBinary {
 
     /// The name under which hosts keep it.
     fn file_name(&self) -> String {
-        format!("p2ps-node-{}", self.digest)
+        file_name(&self.digest)
     }
+}
+
+fn file_name(digest: &str) -> String {
+    format!("p2ps-node-{digest}")
 }
 
 /// Why a host has no node binary.
@@ -97,6 +104,52 @@ mv -f "$new" "$file" || exit 12
 echo "p2ps-binary $file"
 "#;
 
+/// Waits until no process runs the binary; says which still do. `$4`: how
+/// many seconds. `$5`: whether the binary is removed if none does, with its directory if that is empty then.
+const SWEEP: &str = r#"
+cd "$dir" 2> /dev/null || exit 0
+real=$(pwd -P)/$name
+running() {
+  for exe in /proc/[0-9]*/exe; do
+    case $(readlink "$exe" 2> /dev/null) in
+      "$real" | "$real (deleted)") pid=${exe#/proc/}; echo "p2ps-left ${pid%/exe}" ;;
+    esac
+  done
+}
+tries=0
+while left=$(running); [ -n "$left" ] && [ "$tries" -lt "$4" ]; do
+  tries=$((tries + 1)); sleep 1
+done
+if [ -n "$left" ]; then echo "$left"; exit 0; fi
+if [ "$5" = remove ] && [ -e "$real" ]; then
+  rm -f "$real" || exit 12
+  echo "p2ps-removed"
+  cd / && rmdir "$dir" 2> /dev/null
+fi
+exit 0
+"#;
+
+/// What is on a host of a run that is over.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// The processes that still run the run's node binary; they may be another run's.
+    pub left: Vec<u32>,
+    /// Whether the binary was removed.
+    pub removed: bool,
+}
+
+/// Looks what is left of the binary with this digest, and removes it from the cache where that is wanted and nobody uses it. Blocks.
+pub(super) fn sweep(
+    session: &Session,
+    cache: &str,
+    digest: &str,
+    remove: bool,
+) -> Result<Swept, UploadError> {
+    let what = if remove { "remove" } else { "keep" };
+    let arguments = [cache, &file_name(digest), digest, SWEEP_WAIT_SECONDS, what];
+    run_script(session, SWEEP, &arguments, &[])?.swept()
+}
+
 /// Sees to it that the host has the binary in its cache directory (`~/` is the user's home there). Gives back its path. Blocks.
 pub(super) fn provide(session: &Session, cache: &str, binary: &NodeBinary) -> Result<String, UploadError> {
     let arguments = [cache, &binary.file_name(), &binary.digest];
@@ -127,6 +180,15 @@ impl Output {
     fn found(&self) -> Option<String> {
         let line = self.stdout.lines().rev().find_map(|line| line.strip_prefix(FOUND));
         line.filter(|_| self.status == 0).map(str::to_owned)
+    }
+
+    fn swept(self) -> Result<Swept, UploadError> {
+        if self.status != 0 {
+            return Err(self.into_error());
+        }
+        let left =
+            self.stdout.lines().filter_map(|line| line.strip_prefix("p2ps-left ")?.parse().ok()).collect();
+        Ok(Swept { left, removed: self.stdout.lines().any(|line| line == "p2ps-removed") })
     }
 
     fn into_error(self) -> UploadError {
@@ -231,6 +293,26 @@ mod tests {
         assert_eq!(run(LOOK, &arguments, b"").found(), None);
         assert!(run(STORE, &arguments, &binary.bytes).found().is_some());
         assert_eq!(std::fs::read(&path).unwrap(), *binary.bytes);
+    }
+
+    #[test]
+    fn a_sweep_names_who_uses_the_binary_and_removes_it_when_nobody_does() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = directory.path().join("cache");
+        std::fs::create_dir(&cache).unwrap();
+        std::fs::copy("/bin/sleep", cache.join(file_name("d"))).unwrap();
+        let mut user = Command::new(cache.join(file_name("d"))).arg("60").spawn().unwrap();
+        let name = file_name("d");
+        let arguments = [cache.to_str().unwrap(), &name, "d", "0", "remove"];
+        let swept = run(SWEEP, &arguments, b"").swept().unwrap();
+        assert_eq!(swept, Swept { left: vec![user.id()], removed: false });
+        user.kill().unwrap();
+        user.wait().unwrap();
+        let keep = [arguments[0], arguments[1], arguments[2], arguments[3], "keep"];
+        assert_eq!(run(SWEEP, &keep, b"").swept().unwrap(), Swept::default());
+        assert_eq!(run(SWEEP, &arguments, b"").swept().unwrap(), Swept { left: vec![], removed: true });
+        assert!(!cache.exists());
+        assert_eq!(run(SWEEP, &arguments, b"").swept().unwrap(), Swept::default());
     }
 
     #[test]
