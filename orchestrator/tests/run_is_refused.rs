@@ -11,7 +11,7 @@ fn usage_errors_say_what_is_meant() {
     std::fs::write(&path, plan(4, 10)).unwrap();
     let (plan, out) = (path.to_str().unwrap(), root.path().join("runs"));
     let cases: [(&[&str], &str); 5] = [
-        (&["run", plan, "--on", "hosts.yaml"], "not available in this version"),
+        (&["run", plan, "--on", "/nowhere/hosts.yaml"], "the inventory /nowhere/hosts.yaml cannot be read"),
         (&["run", plan, "--node-binary", "/nowhere/p2ps-node"], "--node-binary PATH"),
         (&["run", plan, "--set", "nodes=none"], "nodes"),
         (&["run", plan, "--metrics-listen", "here"], "--metrics-listen"),

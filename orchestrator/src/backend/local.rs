@@ -41,7 +41,7 @@ impl Local {
     pub(super) fn start(&self) -> Result<AgentConnection, BackendError> {
         let failed = |source| BackendError::Start { program: self.node_binary.clone(), source };
         // The agent makes a session of its own, so that Ctrl-C at a terminal reaches only the orchestrator.
-        let mut child = Command::new(&self.node_binary)
+        let child = Command::new(&self.node_binary)
             .arg("agent")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -49,18 +49,7 @@ impl Local {
             .kill_on_drop(true)
             .spawn()
             .map_err(failed)?;
-        let streams = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let (Some(input), Some(output), Some(errors), Some(pid)) =
-            (streams.0, streams.1, streams.2, child.id())
-        else {
-            unreachable!("the streams were asked for as pipes, and the child has not been waited for")
-        };
-        Ok(AgentConnection {
-            input: Box::new(input),
-            output: Box::new(output),
-            errors: Box::new(errors),
-            process: AgentProcess { child, pid },
-        })
+        Ok(AgentProcess::connection(child))
     }
 }
 

@@ -3,6 +3,9 @@
 //! One file a subcommand, each with its `Arguments` and a `run` that says how it ended.
 
 mod clean;
+mod hosts;
+mod passphrase;
+mod place;
 mod plan;
 mod problem;
 mod progress;
@@ -33,6 +36,8 @@ enum Command {
     Plan(plan::Arguments),
     /// Prints the JSON Schema of plans, for editors
     Schema,
+    /// Looks at the hosts of an inventory before a run
+    Hosts(hosts::Arguments),
     /// Ends whatever a crashed run has left, by its journal
     Clean(clean::Arguments),
 }
@@ -58,6 +63,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Schema => schema::run(),
+        Command::Hosts(arguments) => hosts::run(&arguments),
         Command::Clean(arguments) => clean::run(&arguments),
     };
     ExitCode::from(outcome as u8)

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::record::{Progress, Recorder, RunDirectory};
 use crate::run::machine::Stage;
-use crate::run::{Status, Watcher};
+use crate::run::{Preparation, Status, Watcher};
 use crate::schedule::{Phase, Schedule};
 
 /// How often a terminal is drawn anew.
@@ -79,10 +79,27 @@ impl Display {
 }
 
 impl Watcher for Display {
-    fn begun(&mut self, directory: &RunDirectory, schedule: &Schedule) {
-        self.phases.clone_from(&schedule.phases);
+    fn begun(&mut self, directory: &RunDirectory) {
         let path = directory.path().display().to_string();
         self.say("begun", &format!("run {path}"), json!({ "directory": path }));
+    }
+
+    fn prepared(&mut self, preparation: &Preparation<'_>) {
+        let Preparation { host, problem, ready, wanted } = *preparation;
+        // One host that is ready at once is nothing to tell of.
+        if wanted == 1 && problem.is_none() {
+            return;
+        }
+        let text = match problem {
+            None => format!("host {host} is ready ({ready}/{wanted})"),
+            Some(reason) => format!("host {host} cannot be used: {reason}"),
+        };
+        let fields = json!({ "host": host, "problem": problem, "ready": ready, "wanted": wanted });
+        self.say("host", &text, fields);
+    }
+
+    fn scheduled(&mut self, schedule: &Schedule) {
+        self.phases.clone_from(&schedule.phases);
     }
 
     fn serving(&mut self, address: SocketAddr) {

@@ -6,10 +6,9 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
+use super::place::{self, HostArguments};
 use super::progress::{Display, line};
 use super::{Outcome, problem};
-use crate::backend::Backend;
-use crate::backend::local::Local;
 use crate::plan::load;
 use crate::report::terminal;
 use crate::run::machine::Ending;
@@ -20,8 +19,8 @@ use crate::run::{Finished, Job, carry_out};
 pub(super) struct Arguments {
     /// The plan, a YAML file
     plan: PathBuf,
-    /// Where nodes run: local, on this host
-    #[arg(long, default_value = "local", value_name = "WHERE")]
+    /// Where nodes run: local, on this host; or the hosts of an inventory, a YAML file or a plain list of names
+    #[arg(long, default_value = "local", value_name = "local|FILE")]
     on: String,
     /// Where run directories are made
     #[arg(long, default_value = "runs", value_name = "DIR")]
@@ -38,9 +37,8 @@ pub(super) struct Arguments {
     /// Serves all nodes' metrics to Prometheus while the run lasts
     #[arg(long, value_name = "ADDRESS")]
     metrics_listen: Option<SocketAddr>,
-    /// The node binary [default: p2ps-node, next to this executable]
-    #[arg(long, value_name = "PATH")]
-    node_binary: Option<PathBuf>,
+    #[command(flatten, next_help_heading = "Hosts")]
+    hosts: HostArguments,
 }
 
 /// Carries out a plan.
@@ -71,27 +69,17 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
 }
 
 fn job(arguments: &Arguments) -> Result<Job, Outcome> {
-    if arguments.on != "local" {
-        problem::print(&format!(
-            "--on {} is not available in this version: only --on local is, which runs the nodes on this host",
-            arguments.on
-        ));
-        return Err(Outcome::Refused);
-    }
     let seed = arguments.seed.map(|seed| format!("seed={seed}"));
     let overrides: Vec<String> = arguments.overrides.iter().cloned().chain(seed).collect();
     let plan = load(&arguments.plan, &overrides).map_err(|error| {
         problem::print_plan_error(&error);
         Outcome::Refused
     })?;
-    let local = Local::new(arguments.node_binary.as_deref()).map_err(|error| {
-        problem::print_chain(&error);
-        Outcome::Refused
-    })?;
+    let backend = place::backend(&arguments.on, &arguments.hosts)?;
     Ok(Job {
         plan,
         plan_path: arguments.plan.clone(),
-        backend: Backend::Local(local),
+        backend,
         out: arguments.out.clone(),
         command: std::env::args().collect(),
         metrics: arguments.metrics_listen,
@@ -110,6 +98,9 @@ fn print(finished: &Finished, colour: bool) {
     let text = terminal(&finished.verdict, &finished.record, colour);
     // Whoever closed standard output does not want the summary; it is in the run's directory.
     let _ = io::stdout().lock().write_all(text.as_bytes());
+    for (name, reason) in &finished.unusable {
+        problem::print(&format!("host {name} could not be used: {reason}"));
+    }
     for (name, reason) in &finished.lost {
         problem::print(&format!("host {name} was lost: {reason}"));
     }
@@ -125,14 +116,16 @@ fn print(finished: &Finished, colour: bool) {
 }
 
 fn print_json(finished: &Finished, outcome: Outcome) {
-    let lost: Vec<_> =
-        finished.lost.iter().map(|(host, reason)| json!({ "host": host, "reason": reason })).collect();
+    let reasons = |hosts: &[(String, String)]| -> Vec<_> {
+        hosts.iter().map(|(host, reason)| json!({ "host": host, "reason": reason })).collect()
+    };
     let object = json!({
         "event": "finished",
         "ending": finished.ending.as_str(),
         "passed": finished.verdict.passed,
         "exit_code": outcome as u8,
-        "hosts_lost": lost,
+        "hosts_lost": reasons(&finished.lost),
+        "hosts_unusable": reasons(&finished.unusable),
         "verdict": finished.verdict,
         "directory": finished.directory.path().display().to_string(),
     });

@@ -105,7 +105,7 @@ impl Remains {
                     remains.agents.insert(host, (process, program));
                 }
                 // An agent that ended may still have left nodes behind, if it was killed: it is looked at again.
-                Entry::AgentEnded { .. } | Entry::Cleaned { .. } => {}
+                Entry::AgentEnded { .. } | Entry::Cleaned { .. } | Entry::HostPreparing { .. } => {}
                 Entry::Ended => remains.agents.clear(),
             }
         }

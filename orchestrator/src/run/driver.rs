@@ -3,22 +3,23 @@
 use std::fs;
 use std::io::BufWriter;
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use p2ps::agent::clock::monotonic_us;
-use p2ps::agent::protocol::{AGENT_PROTOCOL_VERSION, NodeSlot, Request};
+use p2ps::agent::protocol::{AGENT_PROTOCOL_VERSION, NodeSlot, Notice, Request};
 use p2ps::config::PROTOCOL_VERSION;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::agents::{AgentHandle, HostEvent, Outgoing};
 use super::cleanup::{self, Cleaned};
+use super::hosts::{self, Hosts, Interrupts, RunHost};
 use super::journal::{Entry, Journal};
 use super::machine::{Effect, Ending, Machine, Settings, Stage};
-use super::manifest::{self, HostManifest, Manifest};
+use super::manifest::{self, HostManifest, Manifest, UnusableHost};
 use super::outstanding::Outstanding;
 use super::process::ProcessIdentity;
 use super::{RunError, Status, Watcher};
@@ -71,6 +72,8 @@ pub struct Finished {
     pub verdict: Verdict,
     /// The hosts that were lost: name and reason.
     pub lost: Vec<(String, String)>,
+    /// The hosts that could not be used: name and reason.
+    pub unusable: Vec<(String, String)>,
     /// What the clean-up found, which should be nothing.
     pub cleaned: Cleaned,
 }
@@ -81,36 +84,20 @@ pub struct Finished {
 /// # Errors
 /// [`RunError`] where the run could not be begun, or its directory not be written.
 pub fn carry_out(job: Job, watcher: &mut dyn Watcher) -> Result<Finished, RunError> {
-    let schedule = Arc::new(schedule(&job.plan, job.backend.hosts()));
     let directory = RunDirectory::create(&job.out, &job.plan)?;
-    watcher.begun(&directory, &schedule);
-    let manifest = begin(&job, &directory, &schedule)?;
+    watcher.begun(&directory);
+    let manifest = begin(&job, &directory)?;
     let mut journal = Journal::open(&directory.journal())?;
     journal.write(Entry::Run { orchestrator: ProcessIdentity::of(std::process::id()) })?;
-    let recorder = Recorder::create(&directory, &job.plan, &schedule)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|source| RunError::System { what: "start an event loop", source })?;
-    let outstanding = Outstanding::new(&schedule);
-    let driven = runtime.block_on(async {
-        let board = MetricsBoard::new();
-        let _server = match job.metrics {
-            Some(address) => {
-                let server = MetricsServer::serve(address, board.clone())?;
-                watcher.serving(server.address());
-                Some(server)
-            }
-            None => None,
-        };
-        let mut driver =
-            Driver::start(&job, &directory, &schedule, manifest, journal, recorder, outstanding)?;
-        driver.drive(&board, watcher).await.map(|()| driver.into_parts())
-    });
+    let driven = runtime.block_on(drive(&job, &directory, manifest, journal, watcher));
     // Whatever went wrong: agents are killed with their tasks, and then nothing may be left.
     runtime.shutdown_timeout(Duration::from_secs(1));
     let cleaned = cleanup::clean(&directory.journal())?;
-    let Parts { mut manifest, mut journal, recorder, ending, ended_us } = driven?;
+    let Parts { schedule, mut manifest, mut journal, recorder, ending, ended_us } = driven?;
     if cleaned.left.is_empty() {
         journal.write(Entry::Ended)?;
     }
@@ -120,24 +107,64 @@ pub fn carry_out(job: Job, watcher: &mut dyn Watcher) -> Result<Finished, RunErr
     let record = recorder.finish(ended_us)?;
     let verdict = check::conclude(&directory, &job.plan, &schedule, &record)?;
     let lost = manifest.hosts.into_iter().filter_map(|host| Some((host.name, host.lost?))).collect();
-    Ok(Finished { directory, ending, record, verdict, lost, cleaned })
+    let unusable = manifest.unusable_hosts.into_iter().map(|host| (host.name, host.reason)).collect();
+    Ok(Finished { directory, ending, record, verdict, lost, unusable, cleaned })
+}
+
+/// Gathers the hosts, decides what each will do, and does it.
+async fn drive(
+    job: &Job,
+    directory: &RunDirectory,
+    mut manifest: Manifest,
+    mut journal: Journal,
+    watcher: &mut dyn Watcher,
+) -> Result<Parts, RunError> {
+    let board = MetricsBoard::new();
+    let _server = match job.metrics {
+        Some(address) => {
+            let server = MetricsServer::serve(address, board.clone())?;
+            watcher.serving(server.address());
+            Some(server)
+        }
+        None => None,
+    };
+    let on = |kind| signal(kind).map_err(|source| RunError::System { what: "be told of signals", source });
+    let mut interrupts =
+        Interrupts { interrupt: on(SignalKind::interrupt())?, terminate: on(SignalKind::terminate())? };
+    let hosts = hosts::gather(&job.backend, &mut journal, &mut interrupts, watcher).await?;
+    let Hosts { ready, unusable } = hosts;
+    let unusable_host =
+        |(name, reason): &(String, String)| UnusableHost { name: name.clone(), reason: reason.clone() };
+    manifest.unusable_hosts = unusable.iter().map(unusable_host).collect();
+    manifest.hosts = ready.iter().map(host_manifest).collect();
+    let required = job.backend.required();
+    if ready.len() < required {
+        manifest.ended = Some(manifest::now());
+        manifest.ending = Some("too_few_hosts".to_owned());
+        write_manifest(&manifest, directory)?;
+        return Err(RunError::TooFewHosts { ready: ready.len(), required, unusable });
+    }
+    write_manifest(&manifest, directory)?;
+    let schedule = Arc::new(schedule(&job.plan, ready.len() as u32));
+    write_schedule(&schedule, directory)?;
+    watcher.scheduled(&schedule);
+    let recorder = Recorder::create(directory, &job.plan, &schedule)?;
+    let mut driver = Driver::start(job, directory, &schedule, manifest, journal, recorder, ready);
+    driver.drive(&board, &mut interrupts, watcher).await?;
+    Ok(driver.into_parts())
+}
+
+fn host_manifest(host: &RunHost) -> HostManifest {
+    HostManifest { name: host.name.clone(), listen: Some(host.listen), ..HostManifest::default() }
 }
 
 /// Writes down what is known before anything is started.
-fn begin(job: &Job, directory: &RunDirectory, schedule: &Schedule) -> Result<Manifest, RunError> {
+fn begin(job: &Job, directory: &RunDirectory) -> Result<Manifest, RunError> {
     let failed = |path: PathBuf| move |source| RunError::File { path, source };
     let text = fs::read(&job.plan_path).map_err(failed(job.plan_path.clone()))?;
     fs::write(directory.plan(), text).map_err(failed(directory.plan()))?;
     fs::write(directory.resolved(), resolved_yaml(&job.plan)).map_err(failed(directory.resolved()))?;
-    let write_schedule = || {
-        let mut file = BufWriter::new(fs::File::create(directory.schedule())?);
-        write_jsonl(&schedule.actions, &mut file)?;
-        file.flush()
-    };
-    write_schedule().map_err(failed(directory.schedule()))?;
     let node_binary = job.backend.node_binary().to_owned();
-    let host =
-        |host| HostManifest { name: job.backend.host_name(host).to_owned(), ..HostManifest::default() };
     let manifest = Manifest {
         orchestrator_version: env!("CARGO_PKG_VERSION"),
         protocol_version: PROTOCOL_VERSION,
@@ -151,10 +178,21 @@ fn begin(job: &Job, directory: &RunDirectory, schedule: &Schedule) -> Result<Man
         started: None,
         ended: None,
         ending: None,
-        hosts: (0..job.backend.hosts()).map(host).collect(),
+        hosts: Vec::new(),
+        unusable_hosts: Vec::new(),
     };
     write_manifest(&manifest, directory)?;
     Ok(manifest)
+}
+
+fn write_schedule(schedule: &Schedule, directory: &RunDirectory) -> Result<(), RunError> {
+    let path = directory.schedule();
+    let write = || {
+        let mut file = BufWriter::new(fs::File::create(&path)?);
+        write_jsonl(&schedule.actions, &mut file)?;
+        file.flush()
+    };
+    write().map_err(|source| RunError::File { path: path.clone(), source })
 }
 
 fn write_manifest(manifest: &Manifest, directory: &RunDirectory) -> Result<(), RunError> {
@@ -171,6 +209,8 @@ struct Driver<'a> {
     recorder: Recorder,
     outstanding: Outstanding,
     machine: Machine,
+    /// What the run calls its hosts, and where their nodes are.
+    places: Vec<Place>,
     agents: Vec<AgentHandle>,
     /// Agents whose processes have not ended yet.
     running: usize,
@@ -178,8 +218,14 @@ struct Driver<'a> {
     effects: Vec<Effect>,
 }
 
+struct Place {
+    name: String,
+    listen: IpAddr,
+}
+
 /// What is left of a driver when it is done.
 struct Parts {
+    schedule: Arc<Schedule>,
     manifest: Manifest,
     journal: Journal,
     recorder: Recorder,
@@ -188,57 +234,51 @@ struct Parts {
 }
 
 impl<'a> Driver<'a> {
-    /// Starts all agents, each after it was journalled, and greets them.
+    /// Takes charge of the agents of all hosts, and greets them.
     fn start(
         job: &'a Job,
         directory: &'a RunDirectory,
         schedule: &'a Arc<Schedule>,
         manifest: Manifest,
-        mut journal: Journal,
+        journal: Journal,
         recorder: Recorder,
-        outstanding: Outstanding,
-    ) -> Result<Driver<'a>, RunError> {
-        let hosts = job.backend.hosts();
+        hosts: Vec<RunHost>,
+    ) -> Driver<'a> {
         let (tell, events) = mpsc::channel(EVENTS_MAX);
         let mut agents = Vec::new();
-        for host in 0..hosts {
-            journal.write(Entry::AgentStarting {
-                host,
-                backend: job.backend.name().to_owned(),
-                program: job.backend.node_binary().to_owned(),
-            })?;
-            let connection = job.backend.start(host)?;
-            // One that has ended already has no identity, and needs none.
-            if let Some(process) = ProcessIdentity::of(connection.process.pid()) {
-                journal.write(Entry::AgentStarted { host, process })?;
-            }
-            agents.push(AgentHandle::new(host, connection, tell.clone()));
+        let mut places = Vec::new();
+        for (index, host) in (0..).zip(hosts) {
+            agents.push(AgentHandle::new(index, host.connection, tell.clone()));
+            places.push(Place { name: host.name, listen: host.listen });
         }
         let settings = Settings { end_us: schedule.end_us, sample_every_us: SAMPLE_EVERY_MS * 1000 };
         let mut effects = Vec::new();
         let name = directory.path().display().to_string();
-        let machine = Machine::new(settings, &name, hosts, monotonic_us(), &mut effects);
+        let machine = Machine::new(settings, &name, agents.len() as u32, monotonic_us(), &mut effects);
         let running = agents.len();
-        Ok(Driver {
+        Driver {
             job,
             directory,
             schedule,
             manifest,
             journal,
             recorder,
-            outstanding,
+            outstanding: Outstanding::new(schedule),
             machine,
+            places,
             agents,
             running,
             events,
             effects,
-        })
+        }
     }
 
-    async fn drive(&mut self, board: &MetricsBoard, watcher: &mut dyn Watcher) -> Result<(), RunError> {
-        let no_signal = |source| RunError::System { what: "be told of signals", source };
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signal)?;
-        let mut terminate = signal(SignalKind::terminate()).map_err(no_signal)?;
+    async fn drive(
+        &mut self,
+        board: &MetricsBoard,
+        interrupts: &mut Interrupts,
+        watcher: &mut dyn Watcher,
+    ) -> Result<(), RunError> {
         let mut ticks = tokio::time::interval(TICK_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut published = Instant::now();
@@ -246,8 +286,7 @@ impl<'a> Driver<'a> {
         while self.machine.stage() != Stage::Finished || self.running > 0 {
             tokio::select! {
                 biased;
-                _ = interrupt.recv() => self.interrupt(watcher),
-                _ = terminate.recv() => self.interrupt(watcher),
+                () = interrupts.recv() => self.interrupt(watcher),
                 Some((host, event)) = self.events.recv() => {
                     self.host_event(host, event)?;
                     if self.machine.stage() == Stage::Preparing {
@@ -273,6 +312,7 @@ impl<'a> Driver<'a> {
 
     fn into_parts(self) -> Parts {
         Parts {
+            schedule: Arc::clone(self.schedule),
             ending: self.machine.ending(),
             ended_us: self.machine.ended_us().unwrap_or(0),
             manifest: self.manifest,
@@ -286,7 +326,7 @@ impl<'a> Driver<'a> {
             stage: self.machine.stage(),
             run_us: self.machine.run_us(monotonic_us()),
             end_us: self.schedule.end_us,
-            hosts: self.job.backend.hosts(),
+            hosts: self.places.len() as u32,
             nodes: self.schedule.nodes.len() as u32,
         }
     }
@@ -302,7 +342,13 @@ impl<'a> Driver<'a> {
 
     fn host_event(&mut self, host: HostIndex, event: HostEvent) -> Result<(), RunError> {
         match event {
-            HostEvent::Said(notice) => {
+            HostEvent::Said(mut notice) => {
+                // The user's own names for hosts are those of the results.
+                if let (Notice::Ready { host: facts, .. }, Backend::Hosts(_)) =
+                    (&mut notice, &self.job.backend)
+                {
+                    facts.name.clone_from(&self.places[host as usize].name);
+                }
                 let start_us = self.machine.host(host).start_us;
                 self.machine.notice(monotonic_us(), host, &notice, &mut self.effects);
                 self.outstanding.notice(start_us.unwrap_or(0), &notice);
@@ -392,7 +438,7 @@ impl<'a> Driver<'a> {
         let nodes: Vec<NodeSlot> = here.map(|node| node.slot).collect();
         Request::Prepare {
             net: self.job.plan.net,
-            listen: self.job.backend.listen(host),
+            listen: self.places[host as usize].listen,
             metrics: self.job.metrics.is_some(),
             sample_every_ms: SAMPLE_EVERY_MS,
             nodes,

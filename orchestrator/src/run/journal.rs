@@ -34,6 +34,13 @@ pub enum Entry {
         /// The orchestrator's process.
         orchestrator: Option<ProcessIdentity>,
     },
+    /// A host is about to be made ready: the node binary may be put into its cache.
+    HostPreparing {
+        /// Its name.
+        name: String,
+        /// By which backend.
+        backend: String,
+    },
     /// An agent is about to be started.
     AgentStarting {
         /// Its host.

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use p2ps::agent::protocol::HostFacts;
@@ -42,6 +43,17 @@ pub struct Manifest {
     pub ending: Option<String>,
     /// Its hosts.
     pub hosts: Vec<HostManifest>,
+    /// Hosts that it was to have and that could not be used.
+    pub unusable_hosts: Vec<UnusableHost>,
+}
+
+/// A host that could not be used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct UnusableHost {
+    /// Its name.
+    pub name: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// A host of the run.
@@ -49,6 +61,8 @@ pub struct Manifest {
 pub struct HostManifest {
     /// The backend's name of it.
     pub name: String,
+    /// The address that its nodes listen on and are reached at.
+    pub listen: Option<IpAddr>,
     /// What its agent said of it.
     pub facts: Option<HostFacts>,
     /// The run's start on its monotonic clock, in microseconds.

@@ -7,17 +7,19 @@ mod agents;
 pub mod cleanup;
 pub mod clock;
 mod driver;
+mod hosts;
 pub mod journal;
 pub mod machine;
 mod manifest;
 mod outstanding;
 pub mod process;
+pub mod survey;
+pub mod sweep;
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::backend::BackendError;
 use crate::check::CheckError;
 use crate::record::{RecordError, Recorder, RunDirectory};
 use crate::report::ServeError;
@@ -30,8 +32,14 @@ use machine::Stage;
 
 /// Somebody who watches a run.
 pub trait Watcher {
-    /// The run has its directory and its schedule; nothing has been started yet.
-    fn begun(&mut self, directory: &RunDirectory, schedule: &Schedule);
+    /// The run has its directory; nothing has been started yet.
+    fn begun(&mut self, directory: &RunDirectory);
+
+    /// A host has been made ready, or cannot be used.
+    fn prepared(&mut self, preparation: &Preparation<'_>);
+
+    /// The run has its hosts and its schedule.
+    fn scheduled(&mut self, schedule: &Schedule);
 
     /// The run's metrics are served here.
     fn serving(&mut self, address: SocketAddr);
@@ -41,6 +49,19 @@ pub trait Watcher {
 
     /// The run was interrupted in this stage, and now ends.
     fn interrupted(&mut self, stage: Stage);
+}
+
+/// What came of a host, and of the hosts so far.
+#[derive(Clone, Copy, Debug)]
+pub struct Preparation<'a> {
+    /// The host's name.
+    pub host: &'a str,
+    /// Why it cannot be used; `None`: it is ready.
+    pub problem: Option<&'a str>,
+    /// How many hosts are ready.
+    pub ready: usize,
+    /// How many the run uses.
+    pub wanted: usize,
 }
 
 /// How far a run is.
@@ -78,9 +99,19 @@ pub enum RunError {
     /// The journal; without it nothing is started.
     #[error(transparent)]
     Journal(#[from] journal::JournalError),
-    /// A host.
-    #[error(transparent)]
-    Backend(#[from] BackendError),
+    /// Too few hosts can be used.
+    #[error("{ready} of the hosts can be used, {required} are required{}", reasons(unusable))]
+    TooFewHosts {
+        /// How many can be.
+        ready: usize,
+        /// How many have to be.
+        required: usize,
+        /// The others: name and reason.
+        unusable: Vec<(String, String)>,
+    },
+    /// Somebody interrupted the run before it had its hosts.
+    #[error("the run was interrupted while its hosts were made ready")]
+    InterruptedEarly,
     /// The run's metrics.
     #[error(transparent)]
     Serve(#[from] ServeError),
@@ -95,4 +126,8 @@ pub enum RunError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+fn reasons(unusable: &[(String, String)]) -> String {
+    unusable.iter().map(|(name, reason)| format!("\n  {name}: {reason}")).collect()
 }

@@ -1,0 +1,307 @@
+//! An agent at the end of an SSH channel, as streams.
+//!
+//! One thread a host owns the session and carries bytes between its channel and socket pairs, whose other ends are the
+//! agent's streams. It sleeps in `poll` until one of them is ready; the pairs' and the channel's own buffers bound what is under way, and
+//! push back.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::unix::net::UnixStream;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use ssh2::{BlockDirections, Channel, Session};
+use tokio::sync::oneshot;
+
+use super::session::Connected;
+use super::upload::quote;
+use crate::backend::{AgentConnection, AgentProcess};
+
+/// How much is carried at once, in bytes.
+const BUFFER_BYTES: usize = 64 << 10;
+
+/// How long a host may take to say how its agent ended, in milliseconds.
+const END_WAIT_MS: u32 = 5_000;
+
+/// Starts the agent and gives back the ways to it. What goes wrong from here on is how it ended.
+pub(super) fn start_agent(connected: Connected, binary: &str) -> io::Result<AgentConnection> {
+    let (near, far) = UnixStream::pair()?;
+    let (near_errors, far_errors) = UnixStream::pair()?;
+    for stream in [&near, &far, &near_errors, &far_errors] {
+        stream.set_nonblocking(true)?;
+    }
+    let (output, input) = tokio::net::UnixStream::from_std(near)?.into_split();
+    let errors = tokio::net::UnixStream::from_std(near_errors)?;
+    let Connected { session, socket, .. } = connected;
+    let (tell, ended) = oneshot::channel();
+    let command = format!("exec {} agent", quote(binary));
+    let own_socket = socket.try_clone()?;
+    std::thread::Builder::new().name("ssh".into()).spawn(move || {
+        let status = serve(&session, &socket, &command, far, far_errors);
+        // Whatever is left of the session is of no use: its end must not wait for the host.
+        socket.shutdown(Shutdown::Both).ok();
+        // Nobody hears it where the run has been given up.
+        tell.send(status).ok();
+    })?;
+    Ok(AgentConnection {
+        input: Box::new(input),
+        output: Box::new(output),
+        errors: Box::new(errors),
+        process: AgentProcess::remote(ended, own_socket),
+    })
+}
+
+/// Runs `command` until it ends or the connection does; says how.
+fn serve(
+    session: &Session,
+    socket: &TcpStream,
+    command: &str,
+    streams: UnixStream,
+    errors: UnixStream,
+) -> String {
+    let lost = |error: &dyn std::fmt::Display| format!("the connection to it was lost: {error}");
+    let started = session.channel_session().and_then(|mut channel| channel.exec(command).map(|()| channel));
+    let mut channel = match started {
+        Ok(channel) => channel,
+        Err(error) => return format!("its agent cannot be started: {error}"),
+    };
+    session.set_blocking(false);
+    let carried = Carrier::new(session, socket, &mut channel, streams, errors).carry();
+    if let Err(error) = carried {
+        return lost(&error);
+    }
+    session.set_blocking(true);
+    session.set_timeout(END_WAIT_MS);
+    // The host closes the channel once it has said how the agent ended.
+    match channel.wait_close() {
+        Ok(()) => ended(&channel),
+        Err(error) => lost(&error),
+    }
+}
+
+fn ended(channel: &Channel) -> String {
+    let signal = channel.exit_signal().ok().and_then(|signal| signal.exit_signal);
+    match (signal, channel.exit_status()) {
+        (Some(signal), _) => format!("signal SIG{signal}"),
+        (None, Ok(status)) => format!("exit status: {status}"),
+        (None, Err(error)) => error.to_string(),
+    }
+}
+
+/// What is done next on the channel. One that could not be sent whole has to be done again before any other (libssh2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    ReadOutput,
+    ReadErrors,
+    Write,
+    SendEnd,
+}
+
+struct Carrier<'a> {
+    session: &'a Session,
+    socket: &'a TcpStream,
+    channel: &'a mut Channel,
+    /// Reads what the agent is told, takes what it tells.
+    streams: UnixStream,
+    errors: UnixStream,
+    input: Buffer,
+    output: Buffer,
+    error_output: Buffer,
+    input_end: End,
+    unfinished: Option<Step>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Open,
+    /// No more will come from our side.
+    Seen,
+    /// The agent has been told so.
+    Told,
+}
+
+impl<'a> Carrier<'a> {
+    fn new(
+        session: &'a Session,
+        socket: &'a TcpStream,
+        channel: &'a mut Channel,
+        streams: UnixStream,
+        errors: UnixStream,
+    ) -> Carrier<'a> {
+        let buffer = Buffer::default;
+        Carrier {
+            session,
+            socket,
+            channel,
+            streams,
+            errors,
+            input: buffer(),
+            output: buffer(),
+            error_output: buffer(),
+            input_end: End::Open,
+            unfinished: None,
+        }
+    }
+
+    /// Carries until the agent's output has ended.
+    fn carry(mut self) -> io::Result<()> {
+        loop {
+            let mut moved = self.local()?;
+            match self.unfinished {
+                Some(step) => moved |= self.step(step)?,
+                None => {
+                    for step in [Step::ReadOutput, Step::ReadErrors, Step::Write, Step::SendEnd] {
+                        moved |= self.step(step)?;
+                        if self.unfinished.is_some() {
+                            break;
+                        }
+                    }
+                }
+            }
+            if self.unfinished.is_none()
+                && self.channel.eof()
+                && self.output.is_empty()
+                && self.error_output.is_empty()
+            {
+                return Ok(());
+            }
+            if !moved {
+                self.wait()?;
+            }
+        }
+    }
+
+    /// Moves what can be moved between the buffers and our own side.
+    fn local(&mut self) -> io::Result<bool> {
+        let mut moved = false;
+        if self.input_end == End::Open && self.input.is_empty() {
+            moved |= match self.input.fill(&mut self.streams) {
+                Ok(0) => {
+                    self.input_end = End::Seen;
+                    true
+                }
+                other => unless_pause(other)? > 0,
+            };
+        }
+        // Where nobody listens any more, what the agent says is thrown away.
+        for (buffer, stream) in
+            [(&mut self.output, &mut self.streams), (&mut self.error_output, &mut self.errors)]
+        {
+            if !buffer.is_empty() {
+                let length = buffer.rest().len();
+                let written = unless_pause(stream.write(buffer.rest())).unwrap_or(length);
+                buffer.gone += written;
+                moved |= written > 0;
+            }
+        }
+        Ok(moved)
+    }
+
+    fn step(&mut self, step: Step) -> io::Result<bool> {
+        let done = match step {
+            Step::ReadOutput if self.output.is_empty() => self.output.fill(&mut self.channel.stream(0)),
+            Step::ReadErrors if self.error_output.is_empty() => {
+                self.error_output.fill(&mut self.channel.stderr())
+            }
+            Step::Write if !self.input.is_empty() => {
+                // Nothing, where the channel's window is closed.
+                self.channel.write(self.input.rest()).inspect(|length| self.input.gone += length)
+            }
+            Step::SendEnd if self.input_end == End::Seen && self.input.is_empty() => {
+                self.channel.send_eof().map_err(io::Error::from).map(|()| {
+                    self.input_end = End::Told;
+                    1
+                })
+            }
+            _ => Ok(0),
+        };
+        let outbound =
+            matches!(self.session.block_directions(), BlockDirections::Outbound | BlockDirections::Both);
+        match done {
+            Ok(length) => {
+                self.unfinished = None;
+                Ok(length > 0)
+            }
+            Err(error) if is_pause(&error) => {
+                self.unfinished = outbound.then_some(step);
+                Ok(false)
+            }
+            // An agent that has ended takes no more; its output may still have something to say.
+            Err(_) if matches!(step, Step::Write | Step::SendEnd) && self.channel.eof() => {
+                self.input = Buffer::default();
+                self.input_end = End::Told;
+                self.unfinished = None;
+                Ok(true)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sleeps until something can be moved.
+    fn wait(&self) -> io::Result<()> {
+        let mut socket = PollFlags::empty();
+        // Each of these takes in whatever the host says: the library queues what was not asked for, and the channel's window
+        // bounds that. Where none will be done, the host has to wait, and is not looked at.
+        if self.output.is_empty() || self.error_output.is_empty() || !self.input.is_empty() {
+            socket |= PollFlags::IN;
+        }
+        if self.unfinished.is_some() {
+            socket |= PollFlags::IN | PollFlags::OUT;
+        }
+        let mut streams = PollFlags::empty();
+        if self.input_end == End::Open && self.input.is_empty() {
+            streams |= PollFlags::IN;
+        }
+        if !self.output.is_empty() {
+            streams |= PollFlags::OUT;
+        }
+        let errors = if self.error_output.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
+        // What nothing is wanted of is left out: its end would be told again and again.
+        let mut fds = Vec::with_capacity(3);
+        fds.extend((!socket.is_empty()).then(|| PollFd::new(self.socket, socket)));
+        fds.extend((!streams.is_empty()).then(|| PollFd::new(&self.streams, streams)));
+        fds.extend((!errors.is_empty()).then(|| PollFd::new(&self.errors, errors)));
+        match poll(&mut fds, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn is_pause(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+/// How much was moved: nothing, where that has to wait.
+fn unless_pause(moved: io::Result<usize>) -> io::Result<usize> {
+    match moved {
+        Err(error) if is_pause(&error) => Ok(0),
+        other => other,
+    }
+}
+
+/// Bytes on their way.
+#[derive(Debug, Default)]
+struct Buffer {
+    bytes: Vec<u8>,
+    /// How many of them have gone.
+    gone: usize,
+}
+
+impl Buffer {
+    fn is_empty(&self) -> bool {
+        self.gone == self.bytes.len()
+    }
+
+    /// Reads once; the buffer has to be empty.
+    fn fill(&mut self, from: &mut impl Read) -> io::Result<usize> {
+        self.bytes.resize(BUFFER_BYTES, 0);
+        self.gone = 0;
+        let read = from.read(&mut self.bytes);
+        self.bytes.truncate(*read.as_ref().unwrap_or(&0));
+        read
+    }
+
+    fn rest(&self) -> &[u8] {
+        &self.bytes[self.gone..]
+    }
+}
