@@ -210,6 +210,27 @@ fn a_node_that_is_told_to_leave_while_it_is_paused_leaves_when_it_goes_on() {
 }
 
 #[test]
+fn a_node_that_is_told_to_leave_and_never_goes_on_is_killed() {
+    let mut agent = started(
+        2,
+        vec![
+            spawn(0, 0, 0),
+            spawn(1, 0, 1),
+            action(2, 3 * SECOND, 1, ActionKind::Pause),
+            action(3, 3 * SECOND, 1, ActionKind::Leave),
+        ],
+    );
+    (2..4).for_each(|index| achieves(&mut agent, index));
+    assert!(agent.problem().contains("node 1 has not left within"));
+    let exited = agent.wait_for("exit", |notice| matches!(notice, Notice::Exited { node: 1, .. }));
+    assert!(
+        matches!(&exited, Notice::Exited { status, expected: false, .. } if status == "signal 9"),
+        "{exited:?}"
+    );
+    assert_eq!(session_members(agent.pid()).len(), 1);
+}
+
+#[test]
 fn shapes_are_made_and_healed_and_stand_for_a_node_that_starts_again() {
     let slow = LinkShape { latency_us: 20_000, ..LinkShape::default() };
     let mut agent = started(
