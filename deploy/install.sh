@@ -12,9 +12,10 @@ say() { echo "install: $*" >&2; }
 PATH=$PATH:/usr/sbin:/sbin
 
 # Pairs command:package; only packages whose command is missing are installed.
+build="cc:gcc pkg-config:pkg-config"
 case "${1:-}" in
-    build) wanted="cc:gcc" ;;
-    test) wanted="cc:gcc promtool:prometheus prometheus:prometheus" ;;
+    build) wanted="$build" ;;
+    test) wanted="$build promtool:prometheus prometheus:prometheus sshd:openssh-server ssh:openssh-client ip:iproute2 python3:python3" ;;
     testbed) wanted="sshd:openssh-server ssh:openssh-client ip:iproute2 nft:nftables pkill:procps python3:python3" ;;
     *) say "usage: deploy/install.sh build|test|testbed"; exit 2 ;;
 esac
@@ -28,6 +29,11 @@ missing=""
 for pair in $wanted; do
     command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair##*:}"
 done
+
+# The SSH backend is built against the system's OpenSSL.
+if [ "$1" != testbed ] && ! pkg-config --exists openssl 2>/dev/null; then
+    missing="$missing libssl-dev"
+fi
 
 if [ -n "$missing" ]; then
     packages=$(echo "$missing" | tr ' ' '\n' | sort -u | tr '\n' ' ')
