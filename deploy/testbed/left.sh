@@ -19,4 +19,5 @@ for directory in /proc/[0-9]*; do
     echo "process $pid ${command:-$name}"
 done
 
-find /root /home /run /tmp /var/tmp /dev/shm -mindepth 1 ! -path /home/p2ps ! -path /run/sshd -printf 'file %p\n'
+find /root /home /run /tmp /var/tmp /dev/shm -mindepth 1 ! -path /home/p2ps ! -path /run/sshd \
+    \( -type d -printf 'directory %p\n' -o -printf 'file %p\n' \)
