@@ -388,5 +388,6 @@ fn a_host_that_hangs_delays_no_run_that_has_a_stand_in_and_no_interrupt() {
     assert_eq!(run.wait_end().code(), Some(3));
     let errors = run.errors();
     assert!(errors.contains("interrupted while its hosts were made ready"), "{errors}");
+    assert_eq!(manifest(&run)["ending"], "interrupted");
     wait_no_process(&testbed);
 }
