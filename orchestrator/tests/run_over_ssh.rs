@@ -367,3 +367,27 @@ fn much_goes_through_a_channel_both_ways_at_once_and_nothing_is_lost() {
     let status = runtime.block_on(async { tokio::time::timeout(WAIT, carried).await.unwrap() });
     assert_eq!(status, "exit status: 7");
 }
+
+#[test]
+fn a_host_that_hangs_delays_no_run_that_has_a_stand_in_and_no_interrupt() {
+    let mut testbed = Testbed::new();
+    // It takes connections and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.3:0").unwrap();
+    let hangs = format!("{{name: hangs, address: 127.0.0.3, port: {}}}", silent.local_addr().unwrap().port());
+    let hosts = [hangs, testbed.serve("127.0.0.1", true).entry("good")];
+    let inventory = testbed.inventory("wanted: 1\n", &hosts);
+    let mut run = Run::start(SMALL, &["--json", "--on", inventory.to_str().unwrap()]);
+    assert_eq!(run.wait_end().code(), Some(0), "{:#}", last(&run));
+    assert_eq!(manifest(&run)["hosts"][0]["name"], "good");
+    assert_eq!(manifest(&run)["unusable_hosts"].as_array().unwrap().len(), 0);
+
+    let inventory = testbed.inventory("required: 1\n", &hosts);
+    let mut run = Run::start(SMALL, &["--json", "--on", inventory.to_str().unwrap()]);
+    run.wait_for("the good host", |line| line.contains("\"host\":\"good\""));
+    run.signal(rustix::process::Signal::INT);
+    assert_eq!(run.wait_end().code(), Some(3));
+    let errors = run.errors();
+    assert!(errors.contains("interrupted while its hosts were made ready"), "{errors}");
+    assert_eq!(manifest(&run)["ending"], "interrupted");
+    wait_no_process(&testbed);
+}

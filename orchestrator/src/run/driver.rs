@@ -131,17 +131,18 @@ async fn drive(
     let on = |kind| signal(kind).map_err(|source| RunError::System { what: "be told of signals", source });
     let mut interrupts =
         Interrupts { interrupt: on(SignalKind::interrupt())?, terminate: on(SignalKind::terminate())? };
-    let hosts = hosts::gather(&job.backend, &mut journal, &mut interrupts, watcher).await?;
-    let Hosts { ready, unusable } = hosts;
+    let gathered = hosts::gather(&job.backend, &mut journal, &mut interrupts, watcher).await;
+    if matches!(gathered, Err(RunError::InterruptedEarly)) {
+        end_early(&mut manifest, Ending::Interrupted.as_str(), directory)?;
+    }
+    let Hosts { ready, unusable } = gathered?;
     let unusable_host =
         |(name, reason): &(String, String)| UnusableHost { name: name.clone(), reason: reason.clone() };
     manifest.unusable_hosts = unusable.iter().map(unusable_host).collect();
     manifest.hosts = ready.iter().map(host_manifest).collect();
     let required = job.backend.required();
     if ready.len() < required {
-        manifest.ended = Some(manifest::now());
-        manifest.ending = Some("too_few_hosts".to_owned());
-        write_manifest(&manifest, directory)?;
+        end_early(&mut manifest, "too_few_hosts", directory)?;
         return Err(RunError::TooFewHosts { ready: ready.len(), required, unusable });
     }
     write_manifest(&manifest, directory)?;
@@ -152,6 +153,13 @@ async fn drive(
     let mut driver = Driver::start(job, directory, &schedule, manifest, journal, recorder, ready);
     driver.drive(&board, &mut interrupts, watcher).await?;
     Ok(driver.into_parts())
+}
+
+/// Writes down that the run ended before it had begun.
+fn end_early(manifest: &mut Manifest, ending: &str, directory: &RunDirectory) -> Result<(), RunError> {
+    manifest.ended = Some(manifest::now());
+    manifest.ending = Some(ending.to_owned());
+    write_manifest(manifest, directory)
 }
 
 fn host_manifest(host: &RunHost) -> HostManifest {

@@ -111,7 +111,16 @@ pub(super) async fn gather(
         });
     }
     prepared.sort_by_key(|(candidate, _)| *candidate);
+    let listen: Vec<IpAddr> = prepared.iter().map(|(_, host)| host.listen).collect();
     for (candidate, host) in prepared {
+        if is_cut_off(host.listen, &listen) {
+            let reason = format!(
+                "its nodes would listen on {}, where other hosts cannot reach them: say `listen:` for it in the inventory",
+                host.listen
+            );
+            hosts.unusable.push((backend.host_name(candidate).to_owned(), reason));
+            continue;
+        }
         start(backend, candidate, host, journal, &mut hosts)?;
     }
     Ok(hosts)
@@ -168,6 +177,11 @@ fn start(
     Ok(())
 }
 
+/// Whether nodes at `listen` could not be reached by all of the others: they are on loopback, and others are not.
+fn is_cut_off(listen: IpAddr, others: &[IpAddr]) -> bool {
+    listen.is_loopback() && others.iter().any(|other| !other.is_loopback())
+}
+
 fn jitter() -> Duration {
     Duration::from_micros(RandomState::new().hash_one(0) % JITTER_MAX_US)
 }
@@ -181,4 +195,18 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
         cause = source.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_for_hosts_that_are_all_on_it() {
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        let (one, two, far) = (address("127.0.0.1"), address("::1"), address("10.0.0.1"));
+        assert!(!is_cut_off(one, &[one, two]));
+        assert!(is_cut_off(two, &[one, two, far]));
+        assert!(!is_cut_off(far, &[one, two, far]));
+    }
 }

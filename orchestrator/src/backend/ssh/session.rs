@@ -15,6 +15,9 @@ use super::{Passphrases, Target};
 /// How long a host may take to answer a connection.
 const CONNECT_WAIT: Duration = Duration::from_secs(10);
 
+/// How long it may take to agree on keys, in milliseconds.
+const HANDSHAKE_WAIT_MS: u32 = 15_000;
+
 /// How long it may take for each step after that, in milliseconds.
 const STEP_WAIT_MS: u32 = 30_000;
 
@@ -116,7 +119,7 @@ pub(super) fn connect(
         None => recorded_name(&target.address, target.port),
     };
     let mut session = Session::new().map_err(SessionError::Library)?;
-    session.set_timeout(STEP_WAIT_MS);
+    session.set_timeout(HANDSHAKE_WAIT_MS);
     session.set_tcp_stream(socket.try_clone().map_err(no_connection)?);
     session
         .method_pref(MethodType::HostKey, &known_hosts.algorithms(&name))
@@ -125,6 +128,7 @@ pub(super) fn connect(
         let (address, port) = (target.address.clone(), target.port);
         SessionError::Handshake { address, port, source }
     })?;
+    session.set_timeout(STEP_WAIT_MS);
     let (key, _) = session.host_key().ok_or(HostKeyError::None)?;
     known_hosts.check(&name, key)?;
     Admission { session: &session, target, passphrases, tried: Vec::new() }.get_in()?;
