@@ -99,6 +99,7 @@ broken_plans! {
     run_without_end: "join: {rate: 20/s}\nworkload:\n  - lookup: {rate: 100/s}\ntimeline:\n  - {at: 15s, kill: 10%}\nduration: 30s" => "join: {rate: 1/h}\ntimeline:\n  - {at: 30d, kill: 1}"
     churn_without_end: "{at: 15s, kill: 10%}" => "{from: 15s, churn: {rate: 10%/min}}"
     churn_that_ends_before_it_begins: "{at: 15s, kill: 10%}" => "{from: 15s, to: 10s, churn: {rate: 10%/min}}"
+    churn_before_all_have_joined: "{at: 15s, kill: 10%}" => "{from: 1s, to: 10s, churn: {rate: 10%/min}}"
     churn_of_nobody: "{at: 15s, kill: 10%}" => "{from: 15s, to: 20s, churn: {end: leave}}"
     churn_said_twice: "{at: 15s, kill: 10%}" => "{from: 15s, to: 20s, churn: {preset: kad, rate: 10%/min}}"
     unknown_preset: "{at: 15s, kill: 10%}" => "{from: 15s, to: 20s, churn: {preset: cad}}"
@@ -138,6 +139,7 @@ fn more_churn_than_a_run_has_room_for_is_refused() {
         churn("{fixed: 1s}"),
         churn("{fixed: 1s}, downtime: {fixed: 30d}"),
         churn("{fixed: 200ms}, downtime: {fixed: 100ms}"),
+        churn("{fixed: 100ms}, downtime: {fixed: 30d}").replace("1h", "16s"),
     ]
     .map(|churn| {
         refusal(

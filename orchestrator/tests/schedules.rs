@@ -421,25 +421,25 @@ fn of_trace(file: &str, format: &str, more: &str, overrides: &[&str]) -> Schedul
 
 #[test]
 fn one_trace_in_four_formats_is_one_schedule() {
-    let schedules: Vec<Vec<_>> = ["csv", "splay", "oversim"]
-        .map(|format| membership(&of_trace(&format!("sample.{format}"), format, ", speed_up: 60", &[])))
-        .to_vec();
-    assert!(schedules[0].len() > 60, "{}", schedules[0].len());
-    // The OverSim file names nodes in another order, so others play them; the times are the same.
-    let times = |actions: &[(u64, NodeIndex, ActionKind)]| -> Vec<u64> {
-        actions.iter().map(|(at, ..)| *at).collect()
+    // With 40 nodes of the plan all of its nodes are played.
+    let of = |format: &str| {
+        let more = ", speed_up: 60, window: {to: 1h}";
+        membership(&of_trace(&format!("sample.{format}"), format, more, &["nodes=40"]))
     };
-    assert_eq!(schedules[0], schedules[1]);
-    let avt = membership(&of_trace("sample.avt", "avt", ", speed_up: 60", &[]));
-    // It closes what is open at its end.
-    assert!(
-        times(&schedules[0])
-            .iter()
-            .filter(|at| **at < 60_000_000)
-            .eq(times(&avt).iter().filter(|at| **at < 60_000_000))
-    );
-    let count = |of: &[(u64, NodeIndex, ActionKind)]| of.len().abs_diff(schedules[0].len());
-    assert!(count(&schedules[2]) < 20);
+    let (csv, splay, oversim, avt) = (of("csv"), of("splay"), of("oversim"), of("avt"));
+    assert!(csv.len() > 100, "{}", csv.len());
+    assert_eq!(csv, splay);
+    // OverSim's names the nodes in another order, so others play them: what happens when is the same.
+    let kinds = |actions: &[(u64, NodeIndex, ActionKind)]| {
+        let kind = |kind: &ActionKind| matches!(kind, ActionKind::Spawn { .. });
+        let mut kinds: Vec<(u64, bool)> =
+            actions.iter().map(|(at_us, _, what)| (*at_us, kind(what))).collect();
+        kinds.sort_unstable();
+        kinds
+    };
+    assert_eq!(kinds(&csv), kinds(&oversim));
+    // An avt file closes the sessions that are open at its end: who is up at a window's end stays.
+    assert_eq!(csv, avt);
 }
 
 #[test]

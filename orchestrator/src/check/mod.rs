@@ -1,8 +1,9 @@
 //! Verdicts: what was observed, held against the ground truth.
 //!
 //! The orchestrator knows who was a member, and since when, up to the time that a join, a leave or a message takes
-//! (`membership`). An answer is wrong if no moment of its operation makes it right (`routing`), nor a partition (`partition`); the ring is right while each
-//! member's neighbours are (`ring`). From these come the `figures`, and from the figures what became of each `expect`ation.
+//! (`membership`). An answer is wrong if no moment of its operation makes it right (`routing`), nor a partition that the node
+//! which gave it was in (`partition`); the ring is right while each member's neighbours are (`ring`). From these come the
+//! `figures`, and from the figures what became of each `expect`ation.
 
 mod membership;
 mod routing;

@@ -1,12 +1,12 @@
 //! Look-ups while the network is parted.
 //!
-//! In a partition all nodes are still members, but nobody can know of those that it cannot reach. So an answer that is not right for the
-//! whole ring is right if it is right for the side of the node that gave it: if, among the members that this node can reach, none comes
-//! before it for the key. That holds from the partition's beginning until the nodes have had the time to find each other again after it
-//! healed ([`REPAIR_US`]).
+//! In a partition all nodes are still members, but nobody can know of those that it cannot reach. So an answer that is not right
+//! for the whole ring is right if it is right for the side of the node that gave it: if, among the members that this node can
+//! reach, none comes before it for the key. That holds from the partition's beginning until the nodes have had the time to find
+//! each other again after it healed ([`REPAIR_US`]).
 //!
-//! What a node cannot reach is read from the actions: the groups that it ever cuts. Nodes that cut the same groups see the run from the same
-//! side, so there are few sides, and each is judged by a sweep of its own over the answers that are left.
+//! What a node cannot reach is read from the actions: the groups that it ever cuts. Nodes that cut the same groups see the run
+//! from the same side, so there are few sides, and each is judged by a sweep of its own over the answers that are left.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

@@ -61,7 +61,7 @@ impl Checker<'_> {
         let join_end = join_time(join_rate, nodes - 1);
         if let (Some(steps), Some(net)) = (&timeline, &net) {
             self.population(nodes, join_rate, steps, net.ring(), raw.nodes.index);
-            self.windows(steps, &expect);
+            self.windows(join_end, steps, &expect);
         }
         let duration = match duration {
             None => self.default_duration(

@@ -42,7 +42,7 @@ pub const STEPS_MAX: usize = 10_000;
 /// The most workloads of a plan.
 pub const WORKLOADS_MAX: usize = 64;
 
-/// The most partitions and degradations of links of a plan.
+/// The most partitions, degradations and healings of links of a plan.
 pub const LINK_FAULTS_MAX: usize = 256;
 
 /// The most sides of a partition.

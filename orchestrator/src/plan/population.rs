@@ -130,6 +130,8 @@ impl Population {
                 let length = until.saturating_sub(at);
                 self.nodes += churn.new_in(length, self.up).round() as u64;
                 self.actions += (2.0 * churn.ends_in(length, self.up)).round() as u64;
+                // The rest of a length is drawn for each that is up or down at first.
+                self.actions += u64::from(self.up).saturating_add(churn.down_for(self.up).round() as u64);
                 0
             }
             StepEvent::Trace(trace) => self.trace(trace),
@@ -145,7 +147,7 @@ impl Population {
         let first = of(trace.up_at_first());
         self.nodes += u64::from(of(trace.nodes.len()).saturating_sub(first));
         self.up = self.up.saturating_sub(first).saturating_add(of(trace.up_at_last())).max(1);
-        of(2 * trace.nodes.iter().map(Vec::len).sum::<usize>())
+        of(2 * trace.nodes.iter().map(Vec::len).sum::<usize>() + trace.nodes.len())
     }
 }
 

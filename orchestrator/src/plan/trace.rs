@@ -50,7 +50,8 @@ pub struct Trace {
     /// How sessions end.
     pub end: End,
     /// The nodes that are ever up in the window, in the run's microseconds since the window's beginning. Sessions that are
-    /// under way then begin at 0; those that go on at the window's end have an open end.
+    /// under way then begin at 0; those that go on until the window's end, or beyond, have an open end
+    /// (a measurement that ends closes all sessions, which says nothing of the nodes).
     #[serde(skip)]
     pub nodes: Arc<Vec<Sessions>>,
 }

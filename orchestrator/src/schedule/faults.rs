@@ -110,7 +110,7 @@ fn episode(
             }
             // What would have healed later has healed.
             phases.retain(|phase| phase.at_us <= at_us);
-            phases.push(Phase { at_us, text: step.text.clone(), nodes: up.to_vec() });
+            phases.push(Phase { at_us, text: step.text.clone(), nodes: Vec::new() });
             return;
         }
     };

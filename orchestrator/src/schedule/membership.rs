@@ -23,7 +23,7 @@ pub(crate) struct Membership {
     pub(crate) phases: Vec<Phase>,
     /// How many nodes ever run.
     pub(crate) nodes: u32,
-    /// The nodes that are up when a fault of links begins, by the number of its step, in rising order.
+    /// The steps that make or heal faults of links, by their numbers, with the nodes that are up when one is made, in rising order.
     pub(crate) up_at: BTreeMap<usize, Vec<NodeIndex>>,
 }
 
@@ -165,7 +165,11 @@ impl Drawing<'_> {
                 self.start_all(at_us, drawn)
             }
             StepEvent::Pause { amount, until } => self.pause(at_us, stream, *amount, until.map(micros)),
-            StepEvent::Partition { .. } | StepEvent::Degrade { .. } | StepEvent::Heal => {
+            StepEvent::Heal => {
+                self.membership.up_at.insert(number, Vec::new());
+                return;
+            }
+            StepEvent::Partition { .. } | StepEvent::Degrade { .. } => {
                 let mut up = self.nodes_up();
                 up.sort_unstable();
                 self.membership.up_at.insert(number, up);
@@ -182,7 +186,9 @@ impl Drawing<'_> {
             (StepEvent::Churn { .. } | StepEvent::Trace(_) | StepEvent::Pause { .. }, text) => {
                 format!("{text} ({})", count_text(drawn.len()))
             }
-            (_, text) if text.ends_with('%') => format!("{text} ({})", count_text(drawn.len())),
+            (_, text) if !text.ends_with(&format!(" {}", drawn.len())) => {
+                format!("{text} ({})", count_text(drawn.len()))
+            }
             (_, text) => format!("{text} node{}", if drawn.len() == 1 { "" } else { "s" }),
         };
         self.phase(at_us, text, drawn);

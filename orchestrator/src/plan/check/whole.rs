@@ -144,7 +144,7 @@ impl Checker<'_> {
 
     /// What holds for a while: churn does not overlap churn, partitions do not make too many groups at once, and the ring is expected to be
     /// right only where it can be.
-    pub(super) fn windows(&mut self, steps: &[At<Step>], expect: &[At<Expectation>]) {
+    pub(super) fn windows(&mut self, join_end: Duration, steps: &[At<Step>], expect: &[At<Expectation>]) {
         let mut churn_end: Option<Duration> = None;
         for At(step, index) in steps.iter().filter(|At(step, _)| is_churn(step)) {
             if let Some(end) = churn_end.filter(|end| *end > step.at) {
@@ -153,13 +153,20 @@ impl Checker<'_> {
                 self.problem(Some(*index), message, Some("let one end before the next begins".to_owned()));
             }
             churn_end = churn_end.max(step.until());
+            if step.at < join_end {
+                let joined = duration_text(join_end);
+                let message = format!("`{}` begins before all nodes have joined at {joined}", step.text);
+                let hint = "it takes the nodes that are up then: let them join first".to_owned();
+                self.problem(Some(*index), message, Some(hint));
+            }
         }
         let is_link_fault =
             |step: &Step| matches!(step.event, StepEvent::Partition { .. } | StepEvent::Degrade { .. });
         let mut link_faults = steps.iter().filter(|At(step, _)| is_link_fault(step));
         if let Some(At(_, index)) = link_faults.nth(LINK_FAULTS_MAX) {
-            let message =
-                format!("a plan has at most {LINK_FAULTS_MAX} partitions and degradations of links");
+            let message = format!(
+                "a plan has at most {LINK_FAULTS_MAX} partitions, degradations and healings of links"
+            );
             self.problem(Some(*index), message, None);
             return;
         }

@@ -33,15 +33,18 @@ pub(crate) struct RawStep {
     pub(crate) restart: Option<Field<Amount>>,
     /// So many nodes are stopped (SIGSTOP; a share: of those that are up), and go on later.
     pub(crate) pause: Option<Field<Amount>>,
-    /// The nodes are parted into sides of these shares, such as `[50%, 50%]`, that cannot reach each other. Who joins meanwhile is
+    /// The nodes are parted into sides of these shares, such as `[50%, 50%]`, that cannot reach each other. Who joins
+    /// meanwhile is
     /// on the side of the node that it joins by.
     pub(crate) partition: Option<Vec<Field<Share>>>,
-    /// What the first side sends to the second is lost, but not what the second sends to the first (so with any two sides, by
+    /// What the first side sends to the second is lost, but not what the second sends to the first (so with any two
+    /// sides, by
     /// their order). Default: false.
     pub(crate) one_way: Option<Field<bool>>,
     /// How long the partition lasts. Default: until the run's end.
     pub(crate) heal_after: Option<Field<Duration>>,
-    /// What some nodes send is delayed, lost or slow. Where several such steps hold for a node at once, latencies and jitters add
+    /// What some nodes send is delayed, lost or slow. Where several such steps hold for a node at once, latencies and
+    /// jitters add
     /// up, each loses its share of what the others leave, and the least bandwidth counts; partitions cut besides.
     pub(crate) degrade: Option<RawDegrade>,
     /// All partitions and degraded links heal; pauses go on.
@@ -61,7 +64,8 @@ pub(crate) enum RawHeal {
     All,
 }
 
-/// What is done to what the nodes send (as netem does it at a host's outgoing interface: a round trip between a degraded and another
+/// What is done to what the nodes send (as netem does it at a host's outgoing interface: a round trip between a degraded
+/// and another
 /// node has the latency once).
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -98,8 +102,10 @@ pub(crate) enum RawShaped {
 
 /// How nodes come and go: `sessions` (with `downtime`), or a `preset`, or a `rate`.
 ///
-/// Sessions begin in equilibrium: the nodes that are up at `from` go on for the rest of a session that is under way (drawn from the
-/// residual lifetimes), and as many nodes more as the equilibrium has down join when the rest of their down times is over. So the
+/// Sessions begin in equilibrium: the nodes that are up at `from` go on for the rest of a session that is under way
+/// (drawn from the
+/// residual lifetimes), and as many nodes more as the equilibrium has down join when the rest of their down times is
+/// over. So the
 /// network stays as large as it is at `from`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -107,14 +113,16 @@ pub(crate) enum RawShaped {
 pub(crate) struct RawChurn {
     /// How long nodes are up.
     pub(crate) sessions: Option<RawDistribution>,
-    /// How long they are down between their sessions; they come back with the same identity. Default: they don't come back, but for each a new
+    /// How long they are down between their sessions; they come back with the same identity. Default: they don't come
+    /// back, but for each a new
     /// node joins at once.
     pub(crate) downtime: Option<RawDistribution>,
     /// Sessions and down times as somebody measured them.
     pub(crate) preset: Option<RawPreset>,
     /// How much faster than that time goes: lengths are divided by it. Default: 1.
     pub(crate) speed_up: Option<Field<Number>>,
-    /// So large a share of the nodes that are up ends, at random moments (a Poisson process), and as many come: those that are down in random
+    /// So large a share of the nodes that are up ends, at random moments (a Poisson process), and as many come: those
+    /// that are down in random
     /// order, or new ones where none is.
     pub(crate) rate: Option<Field<ShareRate>>,
     /// How sessions end. Default: kill.
@@ -137,11 +145,13 @@ pub(crate) enum RawEnd {
 #[serde(rename_all = "kebab-case")]
 #[schemars(rename = "preset")]
 pub(crate) enum RawPreset {
-    /// Sessions of the torrent "Red Hat": Weibull, shape 0.34, scale 21.3 (taken as minutes). Stutzbach and Rejaie, IMC 2006.
+    /// Sessions of the torrent "Red Hat": Weibull, shape 0.34, scale 21.3 (taken as minutes). Stutzbach and Rejaie, IMC
+    /// 2006.
     BittorrentRedhat,
     /// Sessions of the torrent "Debian": Weibull, shape 0.38, scale 42.4 (taken as minutes). Stutzbach and Rejaie, IMC 2006.
     BittorrentDebian,
-    /// Sessions of the torrent "FlatOut": Weibull, shape 0.59, scale 41.9 (taken as minutes). Stutzbach and Rejaie, IMC 2006.
+    /// Sessions of the torrent "FlatOut": Weibull, shape 0.59, scale 41.9 (taken as minutes). Stutzbach and Rejaie, IMC
+    /// 2006.
     BittorrentFlatout,
     /// Weibull: sessions of scale 169.5385 min and shape 0.61511, down times of scale 413.6765 min and shape 0.47648. Steiner et al., 2009.
     Kad,
@@ -150,7 +160,8 @@ pub(crate) enum RawPreset {
     Rhea2004(RawRhea),
     /// Exponential sessions and down times with a mean of 1 h. Li et al., INFOCOM 2005.
     P2psim,
-    /// Half of sessions below 2 h, 87.6 % below 8 h: the Weibull distribution through both (shape 0.795, scale 190 min). Trautwein et al., SIGCOMM 2022.
+    /// Half of sessions below 2 h, 87.6 % below 8 h: the Weibull distribution through both (shape 0.795, scale 190 min).
+    /// Trautwein et al., SIGCOMM 2022.
     #[serde(rename = "ipfs-2022")]
     Ipfs2022,
 }
@@ -216,9 +227,11 @@ pub(crate) struct RawLogNormal {
     pub(crate) median: Option<Field<Duration>>,
 }
 
-/// A trace. The nodes that are up at `from` take the place of those that the trace has up at its window's beginning; its others are
-/// new nodes. If the trace has more up than the plan, a share of all its nodes is drawn by the seed; if it has fewer, the rest of the
-/// plan's nodes stay up.
+/// A trace. The nodes that are up at `from` take the place of those that the trace has up at its window's beginning; its
+/// others are
+/// new nodes. If the trace has more up than the plan, a share of all its nodes is drawn by the seed; if it has fewer,
+/// the rest of the
+/// plan's nodes stay up. Who is up at the window's end stays.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "trace")]
