@@ -67,7 +67,7 @@ impl Core {
         let sequence = self.next_token();
         self.sent.remember(sequence, destination);
         let route = self.new_route(sequence, destination, Body::Data { exact, payload });
-        self.dispatch(cx, route, Vec::new());
+        self.dispatch(cx, route);
     }
 
     /// A message has come to its destination.

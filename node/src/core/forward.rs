@@ -22,6 +22,9 @@ pub const HOPS_PENDING_BYTES_MAX: usize = 32 << 20;
 /// The most nodes that one node tries for one message.
 const TRIES_MAX: usize = 8;
 
+/// How often the time-out of a node that is tried again is doubled.
+const DOUBLINGS_MAX: usize = 2;
+
 /// The messages that the next hop has not acknowledged, by hop number.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct PendingHops {
@@ -37,26 +40,33 @@ impl PendingHops {
     }
 
     fn insert(&mut self, hop: u64, pending: PendingHop) {
-        self.payload_bytes += pending.route.body.payload_bytes();
+        self.payload_bytes += pending.passage.route.body.payload_bytes();
         self.hops.insert(hop, pending);
     }
 
     fn remove(&mut self, hop: u64) -> Option<PendingHop> {
         let pending = self.hops.remove(&hop)?;
-        self.payload_bytes -= pending.route.body.payload_bytes();
+        self.payload_bytes -= pending.passage.route.body.payload_bytes();
         Some(pending)
     }
+}
+
+/// A routed message at this node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Passage {
+    /// As it came here.
+    route: Route,
+    /// The node that it came from, unless it started here.
+    from: Option<Id>,
+    /// The nodes that it was sent to in vain, each as often as it was.
+    tried: Vec<Id>,
 }
 
 /// A message that the next hop has not acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct PendingHop {
-    /// As it came here.
-    route: Route,
-    to: Contact,
-    /// The table entry that was used.
-    entry: Option<Id>,
-    tried: Vec<Id>,
+    passage: Passage,
+    next: NextHop,
     sent_at: Time,
     expires: Time,
 }
@@ -78,7 +88,7 @@ impl Core {
             None => {
                 let verdict = self.judge_entry(route.entry);
                 self.learn(cx, from, matches!(route.body, Body::Join));
-                self.dispatch_from(cx, Some(from.id), route, Vec::new());
+                self.direct(cx, Passage { route, from: Some(from.id), tried: Vec::new() });
                 verdict
             }
         };
@@ -94,22 +104,28 @@ impl Core {
         }
     }
 
-    /// Sends a message that starts here, or goes on elsewhere, on its way, or takes it in.
-    pub(crate) fn dispatch(&mut self, cx: &mut Context<'_>, route: Route, tried: Vec<Id>) {
-        self.dispatch_from(cx, None, route, tried);
+    /// Sends a message that starts here on its way, or takes it in.
+    pub(crate) fn dispatch(&mut self, cx: &mut Context<'_>, route: Route) {
+        self.direct(cx, Passage { route, from: None, tried: Vec::new() });
     }
 
-    fn dispatch_from(&mut self, cx: &mut Context<'_>, from: Option<Id>, route: Route, tried: Vec<Id>) {
-        let Route { hops, entry, backward, .. } = route;
-        let way = Way { hops, entry, backward, from, excluded: &tried };
+    fn direct(&mut self, cx: &mut Context<'_>, passage: Passage) {
+        let Passage { route, from, tried } = &passage;
+        let way = Way {
+            hops: route.hops,
+            entry: route.entry,
+            backward: route.backward,
+            from: *from,
+            excluded: tried,
+        };
         match self.router().decide(route.key, way) {
-            Decision::Mine if self.handed_over => self.forward_to_heir(cx, route, tried),
-            Decision::Mine => self.arrive(cx, route),
-            Decision::Stuck => self.refuse(cx, &route, RouteError::NoNextHop),
+            Decision::Mine if self.handed_over => self.forward_to_heir(cx, passage),
+            Decision::Mine => self.arrive(cx, passage.route),
+            Decision::Stuck => self.refuse(cx, route, RouteError::NoNextHop),
             Decision::Forward(_) if u32::from(route.hops) >= self.hop_bound() => {
-                self.refuse(cx, &route, RouteError::RouteExhausted);
+                self.refuse(cx, route, RouteError::RouteExhausted);
             }
-            Decision::Forward(next) => self.forward(cx, route, next, tried),
+            Decision::Forward(next) => self.forward(cx, passage, next),
         }
     }
 
@@ -119,23 +135,27 @@ impl Core {
     }
 
     /// The range has passed to the successor, but a message for it came here.
-    fn forward_to_heir(&mut self, cx: &mut Context<'_>, route: Route, tried: Vec<Id>) {
+    fn forward_to_heir(&mut self, cx: &mut Context<'_>, passage: Passage) {
+        let Passage { route, tried, .. } = &passage;
         let heir = self.neighbours.successors().iter().find(|heir| !tried.contains(&heir.id)).copied();
         match heir {
             Some(to) => {
                 let entry = Some(route.entry.unwrap_or(route.key));
-                self.forward(cx, route, NextHop { to, entry, backward: 0 }, tried);
+                self.forward(cx, passage, NextHop { to, entry, backward: 0 });
             }
-            None => self.refuse(cx, &route, RouteError::NoNextHop),
+            None => self.refuse(cx, route, RouteError::NoNextHop),
         }
     }
 
-    fn forward(&mut self, cx: &mut Context<'_>, route: Route, next: NextHop, tried: Vec<Id>) {
-        if !self.hops.has_room(&route) {
-            return self.refuse(cx, &route, RouteError::Overloaded);
+    /// Each further try of the same node may take twice as long as the last.
+    fn forward(&mut self, cx: &mut Context<'_>, passage: Passage, next: NextHop) {
+        let Passage { route, tried, .. } = &passage;
+        if !self.hops.has_room(route) {
+            return self.refuse(cx, route, RouteError::Overloaded);
         }
+        let again = tried.iter().filter(|id| **id == next.to.id).count();
+        let timeout = self.round_trips.timeout(next.to.id) * (1 << again.min(DOUBLINGS_MAX));
         let hop = self.next_token();
-        let expires = cx.now + self.round_trips.timeout(next.to.id);
         let onward = Route {
             hop,
             hops: route.hops.saturating_add(1),
@@ -143,8 +163,8 @@ impl Core {
             backward: next.backward,
             ..route.clone()
         };
-        let pending = PendingHop { route, to: next.to, entry: next.entry, tried, sent_at: cx.now, expires };
-        self.hops.insert(hop, pending);
+        let expires = cx.now + timeout;
+        self.hops.insert(hop, PendingHop { passage, next, sent_at: cx.now, expires });
         self.timers.set(expires, Timer::Hop(hop));
         self.send(cx, next.to, Message::Route(onward));
     }
@@ -235,7 +255,7 @@ impl Core {
             if matches!(ack.verdict, HopVerdict::NotMember | HopVerdict::Overloaded) {
                 self.on_join_not_passed_on(cx, from);
             }
-            if self.hops.hops.get(&ack.hop).is_none_or(|pending| pending.to.id != from.id) {
+            if self.hops.hops.get(&ack.hop).is_none_or(|pending| pending.next.to.id != from.id) {
                 continue;
             }
             let Some(pending) = self.take_hop(ack.hop) else { continue };
@@ -246,7 +266,7 @@ impl Core {
                 HopVerdict::Taken => cx.out.push(Output::Observe(Observation::HopLatency(latency))),
                 HopVerdict::Stale => {
                     cx.out.push(Output::Observe(Observation::HopLatency(latency)));
-                    self.on_stale_entry(cx, pending.entry, from);
+                    self.on_stale_entry(cx, pending.next.entry, from);
                 }
                 HopVerdict::NotMember => {
                     self.drop_contact(cx, from);
@@ -257,17 +277,26 @@ impl Core {
         }
     }
 
-    /// The next hop has not acknowledged in time: it is asked whether it lives, and the message goes on elsewhere.
+    /// The next hop has not acknowledged in time: it is asked whether it lives, and the message goes on elsewhere. Not so
+    /// where it is the predecessor: every other way leads back here, so the message waits until the predecessor has answered, or
+    /// is taken for dead and its range is this node's.
     pub(crate) fn on_hop_timeout(&mut self, cx: &mut Context<'_>, hop: u64) {
-        let Some(pending) = self.take_hop(hop) else { return };
-        self.probe(cx, pending.to);
-        self.try_next(cx, pending);
+        let Some(mut pending) = self.take_hop(hop) else { return };
+        let to = pending.next.to;
+        self.suspect(cx, to);
+        let tries = pending.passage.tried.len();
+        if self.neighbours.predecessor() == Some(to) && tries < TRIES_MAX {
+            pending.passage.tried.push(to.id);
+            self.forward(cx, pending.passage, pending.next);
+        } else {
+            self.try_next(cx, pending);
+        }
     }
 
     /// Messages on their way to a node that is gone go on elsewhere.
     pub(crate) fn redirect_hops(&mut self, cx: &mut Context<'_>, gone: &Contact) {
         let hops: Vec<u64> =
-            self.hops.hops.iter().filter(|(_, p)| p.to == *gone).map(|(hop, _)| *hop).collect();
+            self.hops.hops.iter().filter(|(_, p)| p.next.to == *gone).map(|(hop, _)| *hop).collect();
         for hop in hops {
             if let Some(pending) = self.take_hop(hop) {
                 self.try_next(cx, pending);
@@ -275,12 +304,13 @@ impl Core {
         }
     }
 
-    fn try_next(&mut self, cx: &mut Context<'_>, mut pending: PendingHop) {
-        pending.tried.push(pending.to.id);
-        if pending.tried.len() >= TRIES_MAX {
-            self.refuse(cx, &pending.route, RouteError::NoNextHop);
+    fn try_next(&mut self, cx: &mut Context<'_>, pending: PendingHop) {
+        let mut passage = pending.passage;
+        passage.tried.push(pending.next.to.id);
+        if passage.tried.len() >= TRIES_MAX {
+            self.refuse(cx, &passage.route, RouteError::NoNextHop);
         } else {
-            self.dispatch(cx, pending.route, pending.tried);
+            self.direct(cx, passage);
         }
     }
 

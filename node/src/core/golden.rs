@@ -160,7 +160,7 @@ fn walk(ring: Ring, ids: &[Id], nodes: &[(Neighbours, FingerTable)], start: usiz
     let mut way = Way::default();
     loop {
         let (neighbours, table) = &nodes[place];
-        match (Router { ring, me: ids[place], neighbours, table }).decide(key, way) {
+        match (Router { ring, me: ids[place], neighbours, table, suspects: Vec::new() }).decide(key, way) {
             Decision::Mine => return usize::from(way.hops),
             Decision::Stuck => panic!("{key} is stuck at {}", ids[place]),
             Decision::Forward(next) => {

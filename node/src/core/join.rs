@@ -202,7 +202,7 @@ impl Core {
         let predecessor = if self.neighbours.is_alone() { Some(self.me) } else { present };
         if !repeated && !self.neighbours.is_closer_predecessor(from.id) {
             let route = Route { source: from, ..self.new_route(sequence, from.id, Body::Join) };
-            self.dispatch(cx, route, Vec::new());
+            self.dispatch(cx, route);
             return;
         }
         let predecessor = predecessor.filter(|_| !repeated);

@@ -76,7 +76,7 @@ impl Core {
         let maintenance = matches!(pending.purpose, LookupPurpose::Finger(_));
         let key = pending.key;
         let route = self.new_route(sequence, key, Body::Lookup { maintenance });
-        self.dispatch(cx, route, Vec::new());
+        self.dispatch(cx, route);
     }
 
     /// A destination, or a hop that could not go on, has answered.

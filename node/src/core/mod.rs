@@ -195,7 +195,13 @@ impl Core {
     }
 
     fn router(&self) -> Router<'_> {
-        Router { ring: self.net.ring(), me: self.me.id, neighbours: &self.neighbours, table: &self.table }
+        Router {
+            ring: self.net.ring(),
+            me: self.me.id,
+            neighbours: &self.neighbours,
+            table: &self.table,
+            suspects: self.suspects(),
+        }
     }
 
     /// Sends a message, and the acknowledgements that wait for company on the same way.

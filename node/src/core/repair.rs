@@ -22,6 +22,8 @@ pub(crate) struct Request {
     sent_at: Time,
     attempts: u32,
     expires: Time,
+    /// It is late, or something else is that the node should have answered.
+    suspect: bool,
 }
 
 /// What a request is for.
@@ -71,7 +73,8 @@ impl Core {
         }
         let token = self.next_token();
         let expires = cx.now + self.round_trips.timeout(to.id);
-        self.requests.insert(token, Request { to, purpose, sent_at: cx.now, attempts: 1, expires });
+        let request = Request { to, purpose, sent_at: cx.now, attempts: 1, expires, suspect: false };
+        self.requests.insert(token, request);
         self.timers.set(expires, Timer::Request(token));
         self.send(cx, to, purpose.message(token));
     }
@@ -81,6 +84,19 @@ impl Core {
         if !self.requests.values().any(|request| request.to == to) {
             self.request(cx, to, Purpose::Probe);
         }
+    }
+
+    /// A node is late with an acknowledgement: it is asked whether it lives, and routes avoid it meanwhile.
+    pub(crate) fn suspect(&mut self, cx: &mut Context<'_>, node: Contact) {
+        self.probe(cx, node);
+        for request in self.requests.values_mut().filter(|request| request.to == node) {
+            request.suspect = true;
+        }
+    }
+
+    /// The nodes that are late with an answer.
+    pub(crate) fn suspects(&self) -> Vec<Id> {
+        self.requests.values().filter(|request| request.suspect).map(|request| request.to.id).collect()
     }
 
     /// Whether a step of the ring's protocol waits for an answer.
@@ -109,10 +125,20 @@ impl Core {
         }
         let timeout = self.round_trips.timeout(to.id) * (1 << request.attempts);
         request.attempts += 1;
+        request.suspect = true;
         request.expires = cx.now + timeout;
         self.timers.set(request.expires, Timer::Request(token));
         let message = request.purpose.message(token);
         self.send(cx, to, message);
+        self.probe_heir(cx, to);
+    }
+
+    /// Where a successor is late, the one after it is asked too: a host that goes dark takes several neighbours with it.
+    fn probe_heir(&mut self, cx: &mut Context<'_>, late: Contact) {
+        let mut successors = self.neighbours.successors().iter().skip_while(|contact| **contact != late);
+        if let Some(heir) = successors.nth(1).copied() {
+            self.probe(cx, heir);
+        }
     }
 
     /// The last link to a node is gone. One that broke off is taken for dead at once. One that was closed in order was not

@@ -2,8 +2,8 @@
 //!
 //! One-way tables use the interval rule, which takes the finger of the largest offset that does not pass the key: it is right
 //! even if that node itself has passed the key, since then it is the key's responsible. Symmetric tables take the finger whose
-//! position is nearest the key. Both end within the table's hop bound on a stable ring; a message that has taken more hops
-//! met stale tables, and goes on clockwise only, by closest-preceding node, which always makes progress.
+//! position is nearest the key. Both end within the table's hop bound on a stable ring; a message that has taken more hops, or
+//! found no finger, met stale tables: it goes on by closest-preceding node, which always makes progress.
 
 use crate::core::ring::Neighbours;
 use crate::core::table::FingerTable;
@@ -26,7 +26,7 @@ pub(crate) enum Decision {
 }
 
 /// Where a key goes next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct NextHop {
     pub(crate) to: Contact,
     /// The position for which the next hop is thought to be responsible.
@@ -53,6 +53,8 @@ pub(crate) struct Router<'a> {
     pub(crate) me: Id,
     pub(crate) neighbours: &'a Neighbours,
     pub(crate) table: &'a FingerTable,
+    /// Nodes that are late with an answer: avoided where there is another way.
+    pub(crate) suspects: Vec<Id>,
 }
 
 impl Router<'_> {
@@ -62,13 +64,16 @@ impl Router<'_> {
             return Decision::Mine;
         }
         let excluded = |contact: &Contact| way.excluded.contains(&contact.id);
+        let avoided = |contact: &Contact| self.suspects.contains(&contact.id) || excluded(contact);
         if let Some(next) = self.back_over_stale_finger(key, way).filter(|next| !excluded(&next.to)) {
             return Decision::Forward(next);
         }
         let next = self
-            .to_successor(key, &excluded)
+            .to_passed_over(key, way, &excluded)
+            .or_else(|| self.to_successor(key, &avoided))
             .or_else(|| self.to_predecessor(key, &excluded))
-            .or_else(|| self.greedy(key, way, &excluded))
+            .or_else(|| self.greedy(key, way, &avoided))
+            .or_else(|| self.closest_preceding(key, &avoided))
             .or_else(|| self.closest_preceding(key, &excluded));
         next.map_or(Decision::Stuck, |(to, entry)| Decision::Forward(NextHop { to, entry, backward: 0 }))
     }
@@ -76,10 +81,28 @@ impl Router<'_> {
     /// A node that does not know its predecessor is responsible for what comes from a node that takes it for its successor:
     /// that one speaks for all ids after its own.
     fn is_claimed(&self, key: Id, way: Way<'_>) -> bool {
-        let from_predecessor = way.from.is_some_and(|from| way.entry == Some(self.ring.add(from, 1)));
-        from_predecessor
-            && self.neighbours.predecessor().is_none()
-            && way.entry.is_some_and(|entry| self.reaches(entry, key))
+        self.neighbours.predecessor().is_none() && self.taken_for_successor(key, way).is_some()
+    }
+
+    /// The previous hop, if it took this node for its successor, with `key` in `(previous hop, me]`.
+    fn taken_for_successor(&self, key: Id, way: Way<'_>) -> Option<Id> {
+        way.from.filter(|from| {
+            let entry = self.ring.add(*from, 1);
+            way.entry == Some(entry) && self.reaches(entry, key)
+        })
+    }
+
+    /// The previous hop takes this node for its successor and does not know the predecessor, or gave it up: the key is for
+    /// the predecessor or one that stands before it.
+    fn to_passed_over(
+        &self,
+        key: Id,
+        way: Way<'_>,
+        excluded: &dyn Fn(&Contact) -> bool,
+    ) -> Option<(Contact, Option<Id>)> {
+        let from = self.taken_for_successor(key, way)?;
+        let predecessor = self.neighbours.predecessor().filter(|predecessor| !excluded(predecessor))?;
+        self.ring.between(predecessor.id, from, self.me).then_some((predecessor, way.entry))
     }
 
     /// Whether `key` is in `[entry, me]`.
@@ -119,7 +142,8 @@ impl Router<'_> {
         way: Way<'_>,
         excluded: &dyn Fn(&Contact) -> bool,
     ) -> Option<(Contact, Option<Id>)> {
-        if u32::from(way.hops) > self.table.hops_max() {
+        let by_preceding_node = way.from.is_some() && way.entry.is_none();
+        if by_preceding_node || u32::from(way.hops) > self.table.hops_max() {
             return None;
         }
         let index = if self.table.is_symmetric() {
@@ -150,7 +174,7 @@ impl Router<'_> {
         excluded: &dyn Fn(&Contact) -> bool,
     ) -> Option<(Contact, Option<Id>)> {
         let successors = self.neighbours.successors().iter().copied();
-        let fingers = self.table.clockwise().filter_map(|index| self.table.finger(index));
+        let fingers = (0..self.table.len()).filter_map(|index| self.table.finger(index));
         let known: Vec<Contact> = successors.chain(fingers).filter(|contact| !excluded(contact)).collect();
         let from_me = |contact: &Contact| self.ring.distance(self.me, contact.id);
         let preceding = known

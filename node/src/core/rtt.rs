@@ -14,8 +14,11 @@ pub const TIMEOUT_MIN: Duration = Duration::from_millis(300);
 /// The longest time-out.
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(4);
 
-/// The time-out of a node that has not answered yet.
+/// The time-out of a stranger, a node that has not answered yet, while no other has either.
 pub const TIMEOUT_INITIAL: Duration = Duration::from_secs(1);
+
+/// The shortest time-out of a stranger: it may have a link to make first.
+pub const TIMEOUT_STRANGER_MIN: Duration = Duration::from_millis(500);
 
 /// The longest that an acknowledgement waits for company.
 pub const ACK_HELD_MAX: Duration = Duration::from_millis(5);
@@ -54,12 +57,23 @@ impl RoundTrips {
         self.estimates.remove(&node);
     }
 
-    /// mean + 4 deviations, and the time that an acknowledgement may be held.
+    /// How long a node's answer may take.
     pub(crate) fn timeout(&self, node: Id) -> Duration {
-        self.estimates.get(&node).map_or(TIMEOUT_INITIAL, |estimate| {
-            let micros = u64::from(estimate.mean_us) + 4 * u64::from(estimate.deviation_us);
-            (Duration::from_micros(micros) + ACK_HELD_MAX).clamp(TIMEOUT_MIN, TIMEOUT_MAX)
-        })
+        self.estimates.get(&node).map_or_else(|| self.stranger_timeout(), |estimate| estimate.timeout())
+    }
+
+    /// A stranger is given twice the time of the slowest node that is known.
+    fn stranger_timeout(&self) -> Duration {
+        let slowest = self.estimates.values().map(Estimate::timeout).max();
+        slowest.map_or(TIMEOUT_INITIAL, |slowest| (slowest * 2).clamp(TIMEOUT_STRANGER_MIN, TIMEOUT_INITIAL))
+    }
+}
+
+impl Estimate {
+    /// mean + 4 deviations, and the time that an acknowledgement may be held.
+    fn timeout(&self) -> Duration {
+        let micros = u64::from(self.mean_us) + 4 * u64::from(self.deviation_us);
+        (Duration::from_micros(micros) + ACK_HELD_MAX).clamp(TIMEOUT_MIN, TIMEOUT_MAX)
     }
 }
 
@@ -79,6 +93,15 @@ mod tests {
         assert!(round_trips.timeout(Id(2)) > Duration::from_secs(1));
         round_trips.observe(Id(3), Duration::from_secs(100_000));
         assert_eq!(round_trips.timeout(Id(3)), TIMEOUT_MAX);
+    }
+
+    #[test]
+    fn a_stranger_is_given_more_time_than_those_who_are_known() {
+        let mut round_trips = RoundTrips::default();
+        round_trips.observe(Id(1), Duration::from_millis(1));
+        assert_eq!(round_trips.timeout(Id(9)), 2 * TIMEOUT_MIN);
+        round_trips.observe(Id(2), Duration::from_millis(400));
+        assert_eq!(round_trips.timeout(Id(9)), TIMEOUT_INITIAL);
     }
 
     #[test]

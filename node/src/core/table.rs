@@ -79,11 +79,6 @@ impl FingerTable {
         self.offsets.clockwise.partition_point(|offset| *offset <= distance).checked_sub(1)
     }
 
-    /// The indices of the clockwise fingers, nearest first.
-    pub(crate) fn clockwise(&self) -> std::ops::Range<usize> {
-        0..self.offsets.clockwise.len()
-    }
-
     /// All positions with the node that each points at.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (Id, Option<Contact>)> + '_ {
         (0..self.len()).map(|index| (self.target(index), self.fingers[index]))
