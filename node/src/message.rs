@@ -16,6 +16,12 @@ pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
 /// The most acknowledgements in one message.
 pub const ACKS_MAX: usize = 256;
 
+/// The most nodes that one multicast goes to.
+pub const DESTINATIONS_MAX: usize = 8192;
+
+/// The most destinations in one [`Message::Undeliverable`].
+pub const UNDELIVERABLE_MAX: usize = 128;
+
 /// The most contacts in one message.
 pub const CONTACTS_MAX: usize = SUCCESSORS_MAX as usize + 1;
 
@@ -45,6 +51,13 @@ pub enum Message {
         maintenance: bool,
         /// What became of it.
         result: Result<Found, RouteError>,
+    },
+    /// An application's message, directly to its source: these destinations will not have it.
+    Undeliverable {
+        /// Keys and ids that it was to go to, at most [`UNDELIVERABLE_MAX`].
+        destinations: Vec<Id>,
+        /// Why they will not.
+        reason: RouteError,
     },
     /// The responsible of a joiner's id offers its place (join, step 2).
     JoinOffer {
@@ -157,10 +170,8 @@ impl Message {
     /// What this message is for.
     pub fn kind(&self) -> MessageKind {
         match self {
-            Message::Route(Route {
-                body: Body::Lookup { maintenance: false } | Body::Data { .. }, ..
-            })
-            | Message::Answer { maintenance: false, .. } => MessageKind::Data,
+            Message::Route(route) => route.body.kind(),
+            Message::Answer { maintenance: false, .. } | Message::Undeliverable { .. } => MessageKind::Data,
             Message::Acks(_) => MessageKind::Ack,
             _ => MessageKind::Control,
         }
@@ -205,13 +216,28 @@ pub enum Body {
         /// At most [`PAYLOAD_BYTES_MAX`] bytes.
         payload: Bytes,
     },
+    /// An application's message to all members in `[key, last]`, the part of the ring that the receiver takes over.
+    Broadcast {
+        /// The last id of the part.
+        last: Id,
+        /// At most [`PAYLOAD_BYTES_MAX`] bytes.
+        payload: Bytes,
+    },
+    /// An application's message to some nodes; the key is the first of them.
+    Multicast {
+        /// Their ids, at most [`DESTINATIONS_MAX`].
+        destinations: Vec<Id>,
+        /// At most [`PAYLOAD_BYTES_MAX`] bytes.
+        payload: Bytes,
+    },
 }
 
 impl Body {
-    /// The bytes of the application's payload.
+    /// The bytes of the application's payload, and of the list of those it goes to.
     pub fn payload_bytes(&self) -> usize {
         match self {
-            Body::Data { payload, .. } => payload.len(),
+            Body::Data { payload, .. } | Body::Broadcast { payload, .. } => payload.len(),
+            Body::Multicast { destinations, payload } => payload.len() + size_of_val(&destinations[..]),
             Body::Lookup { .. } | Body::Join => 0,
         }
     }
@@ -219,7 +245,10 @@ impl Body {
     /// What the message that carries it is for.
     pub fn kind(&self) -> MessageKind {
         match self {
-            Body::Lookup { maintenance: false } | Body::Data { .. } => MessageKind::Data,
+            Body::Lookup { maintenance: false }
+            | Body::Data { .. }
+            | Body::Broadcast { .. }
+            | Body::Multicast { .. } => MessageKind::Data,
             Body::Lookup { maintenance: true } | Body::Join => MessageKind::Control,
         }
     }
@@ -288,6 +317,9 @@ pub enum RouteError {
     /// The payload is larger than [`PAYLOAD_BYTES_MAX`].
     #[error("the payload has more than {PAYLOAD_BYTES_MAX} bytes")]
     PayloadTooLarge,
+    /// A multicast to more than [`DESTINATIONS_MAX`] nodes.
+    #[error("the message goes to more than {DESTINATIONS_MAX} nodes")]
+    TooManyDestinations,
 }
 
 impl RouteError {
@@ -302,6 +334,7 @@ impl RouteError {
             RouteError::NotMember => "not_member",
             RouteError::IdInUse => "id_in_use",
             RouteError::PayloadTooLarge => "payload_too_large",
+            RouteError::TooManyDestinations => "too_many_destinations",
         }
     }
 }

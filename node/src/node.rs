@@ -21,9 +21,9 @@ use crate::config::NetConfig;
 use crate::core::Statistics;
 use crate::driver::{self, JoinFailure, Receiver, Shared, Started, Waiter, clock};
 use crate::id::{Id, Ring};
-use crate::message::{Contact, Found, RouteError};
+use crate::message::{Contact, DESTINATIONS_MAX, Found, RouteError};
 use crate::metrics::Snapshot;
-use crate::peer::{Input, JoinError, Peer};
+use crate::peer::{Command, Input, JoinError, Peer};
 use crate::time::Time;
 
 pub use crate::driver::{LookupEnd, NodeEvent};
@@ -166,7 +166,7 @@ impl Node {
     /// [`NodeError::NotOnRing`], [`NodeError::Route`] for a payload that is too large.
     pub fn send(&self, destination: Id, payload: impl Into<Bytes>) -> Result<(), NodeError> {
         self.check(destination)?;
-        Ok(self.running.shared.send(destination, true, payload.into())?)
+        self.order(payload.into(), |payload| Command::Send { destination, exact: true, payload })
     }
 
     /// Sends to the node that is responsible of a key (P2PS 1.0's `toResp`); otherwise as [`Node::send`].
@@ -175,7 +175,43 @@ impl Node {
     /// As [`Node::send`].
     pub fn send_to_responsible(&self, key: Id, payload: impl Into<Bytes>) -> Result<(), NodeError> {
         self.check(key)?;
-        Ok(self.running.shared.send(key, false, payload.into())?)
+        self.order(payload.into(), |payload| Command::Send { destination: key, exact: false, payload })
+    }
+
+    /// Sends to every other member, best effort: on a stable ring in as many messages as there are other members, over paths no
+    /// longer than a look-up's. A part of the ring that is noticed not to be reached is told as [`Event::Undelivered`].
+    ///
+    /// # Errors
+    /// [`NodeError::Route`] for a payload that is too large.
+    pub fn broadcast(&self, payload: impl Into<Bytes>) -> Result<(), NodeError> {
+        self.order(payload.into(), |payload| Command::Broadcast { payload })
+    }
+
+    /// Sends to the nodes with these ids, to each once, best effort as [`Node::send`]: shared paths are walked once.
+    ///
+    /// # Errors
+    /// As [`Node::send`]; [`RouteError::TooManyDestinations`] beyond
+    /// [`DESTINATIONS_MAX`](crate::message::DESTINATIONS_MAX).
+    pub fn multicast(&self, destinations: &[Id], payload: impl Into<Bytes>) -> Result<(), NodeError> {
+        destinations.iter().try_for_each(|destination| self.check(*destination))?;
+        if destinations.len() > DESTINATIONS_MAX {
+            return Err(RouteError::TooManyDestinations.into());
+        }
+        let destinations = destinations.to_vec();
+        self.order(payload.into(), |payload| Command::Multicast { destinations, payload })
+    }
+
+    /// Sends to the `count` nearest successors (P2PS 1.0's `sendToSucc`), best effort; to all other members where they are fewer.
+    ///
+    /// # Errors
+    /// [`NodeError::TooManySuccessors`] for more than the network's successor lists have; [`NodeError::Route`] for a payload
+    /// that is too large.
+    pub fn send_to_successors(&self, count: usize, payload: impl Into<Bytes>) -> Result<(), NodeError> {
+        let length = self.net().successors();
+        if count > length {
+            return Err(NodeError::TooManySuccessors { count, length });
+        }
+        self.order(payload.into(), |payload| Command::SendToSuccessors { count, payload })
     }
 
     /// Leaves the network gracefully: the successor takes over, the neighbours are told, all links are closed. Tells whether
@@ -279,6 +315,10 @@ impl Node {
 
     fn peer<R>(&self, ask: impl FnOnce(&Peer) -> R) -> R {
         ask(&self.running.shared.lock().peer)
+    }
+
+    fn order(&self, payload: Bytes, order: impl FnOnce(Bytes) -> Command) -> Result<(), NodeError> {
+        Ok(self.running.shared.send(payload.len(), order(payload))?)
     }
 
     fn check(&self, id: Id) -> Result<(), NodeError> {
@@ -457,6 +497,14 @@ pub enum NodeError {
         id: Id,
         /// The ring.
         ring: Ring,
+    },
+    /// More successors than a node knows (P2PS 1.0's `nrSuccTooLarge`).
+    #[error("{count} successors: the network's successor lists have {length}")]
+    TooManySuccessors {
+        /// How many were wanted.
+        count: usize,
+        /// How many there are.
+        length: usize,
     },
     /// A look-up or a message did not get through.
     #[error(transparent)]

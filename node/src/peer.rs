@@ -82,6 +82,26 @@ pub enum Command {
         /// At most [`PAYLOAD_BYTES_MAX`](crate::message::PAYLOAD_BYTES_MAX) bytes.
         payload: Bytes,
     },
+    /// Send to every other member, best effort; a part of the ring that is noticed not to be reached is reported as
+    /// [`Event::Undelivered`].
+    Broadcast {
+        /// At most [`PAYLOAD_BYTES_MAX`](crate::message::PAYLOAD_BYTES_MAX) bytes.
+        payload: Bytes,
+    },
+    /// Send to the nodes with these ids, to each once, best effort as [`Command::Send`].
+    Multicast {
+        /// At most [`DESTINATIONS_MAX`](crate::message::DESTINATIONS_MAX).
+        destinations: Vec<Id>,
+        /// At most [`PAYLOAD_BYTES_MAX`](crate::message::PAYLOAD_BYTES_MAX) bytes.
+        payload: Bytes,
+    },
+    /// Send to the nearest successors, directly, best effort.
+    SendToSuccessors {
+        /// How many; all of the list where it is shorter.
+        count: usize,
+        /// At most [`PAYLOAD_BYTES_MAX`](crate::message::PAYLOAD_BYTES_MAX) bytes.
+        payload: Bytes,
+    },
     /// Leave gracefully: hand over, tell the neighbours. Ends in [`Event::Left`].
     Leave,
 }
@@ -122,6 +142,13 @@ impl Peer {
             Input::Command(Command::Lookup { operation, key }) => core.lookup(cx, operation, key),
             Input::Command(Command::Send { destination, exact, payload }) => {
                 core.send_data(cx, destination, exact, payload);
+            }
+            Input::Command(Command::Broadcast { payload }) => core.broadcast(cx, payload),
+            Input::Command(Command::Multicast { destinations, payload }) => {
+                core.multicast(cx, destinations, payload);
+            }
+            Input::Command(Command::SendToSuccessors { count, payload }) => {
+                core.send_to_successors(cx, count, &payload);
             }
             Input::Command(Command::Leave) => core.leave(cx),
         }

@@ -186,6 +186,35 @@ fn a_burst_that_no_socket_takes_at_once_arrives_whole_and_in_order() {
 }
 
 #[test]
+fn group_messages_reach_all_some_or_the_nearest() {
+    run(async {
+        let mut members = Members::with_ids(&DOZEN).await;
+        until("the ring forms", || members.is_ring()).await;
+        let from = members.node(900);
+        from.broadcast("to all").unwrap();
+        from.multicast(&[Id(16), Id(60_000)], "to two").unwrap();
+        from.send_to_successors(1, "to the next").unwrap();
+        let too_many = from.send_to_successors(net().successors() + 1, "to more than there are");
+        assert!(matches!(too_many, Err(NodeError::TooManySuccessors { .. })));
+        for (id, (_, messages, _)) in &mut members.0 {
+            let mut wanted = match id {
+                Id(900) => vec![],
+                Id(16 | 60_000) => vec!["to all", "to two"],
+                Id(5_000) => vec!["to all", "to the next"],
+                _ => vec!["to all"],
+            };
+            while !wanted.is_empty() {
+                let message = messages.next().await.unwrap();
+                let text = std::str::from_utf8(&message.payload).unwrap();
+                let place = wanted.iter().position(|wanted| *wanted == text);
+                wanted.remove(place.unwrap_or_else(|| panic!("{id} got {text:?}")));
+                assert_eq!((message.source, message.destination), (Id(900), *id));
+            }
+        }
+    });
+}
+
+#[test]
 fn messages_reach_the_node_and_the_responsible_they_are_sent_to() {
     run(async {
         let mut members = Members::with_ids(&DOZEN).await;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::core::effect::{Event, Observation, Output, Phase};
+use crate::core::effect::{Observation, Output, Phase};
 use crate::core::route::{Decision, NextHop, Way};
 use crate::core::rtt::ACK_HELD_MAX;
 use crate::core::timers::Timer;
@@ -55,11 +55,18 @@ impl PendingHops {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Passage {
     /// As it came here.
-    route: Route,
+    pub(crate) route: Route,
     /// The node that it came from, unless it started here.
-    from: Option<Id>,
+    pub(crate) from: Option<Id>,
     /// The nodes that it was sent to in vain, each as often as it was.
-    tried: Vec<Id>,
+    pub(crate) tried: Vec<Id>,
+}
+
+impl Passage {
+    /// A message that starts here.
+    pub(crate) fn beginning(route: Route) -> Passage {
+        Passage { route, from: None, tried: Vec::new() }
+    }
 }
 
 /// A message that the next hop has not acknowledged.
@@ -106,49 +113,49 @@ impl Core {
 
     /// Sends a message that starts here on its way, or takes it in.
     pub(crate) fn dispatch(&mut self, cx: &mut Context<'_>, route: Route) {
-        self.direct(cx, Passage { route, from: None, tried: Vec::new() });
+        self.direct(cx, Passage::beginning(route));
     }
 
     fn direct(&mut self, cx: &mut Context<'_>, passage: Passage) {
-        let Passage { route, from, tried } = &passage;
-        let way = Way {
-            hops: route.hops,
-            entry: route.entry,
-            backward: route.backward,
-            from: *from,
-            excluded: tried,
-        };
-        match self.router().decide(route.key, way) {
-            Decision::Mine if self.handed_over => self.forward_to_heir(cx, passage),
+        if let Body::Multicast { destinations, .. } = &passage.route.body {
+            let destinations = destinations.clone();
+            return self.split_list(cx, &passage, &destinations);
+        }
+        match self.decide(passage.route.key, &passage) {
+            Decision::Mine if self.handed_over => match self.heir(&passage) {
+                Some(next) => self.forward(cx, passage, next),
+                None => self.refuse(cx, &passage.route, RouteError::NoNextHop),
+            },
             Decision::Mine => self.arrive(cx, passage.route),
-            Decision::Stuck => self.refuse(cx, route, RouteError::NoNextHop),
-            Decision::Forward(_) if u32::from(route.hops) >= self.hop_bound() => {
-                self.refuse(cx, route, RouteError::RouteExhausted);
+            Decision::Stuck => self.refuse(cx, &passage.route, RouteError::NoNextHop),
+            Decision::Forward(_) if self.is_exhausted(&passage.route) => {
+                self.refuse(cx, &passage.route, RouteError::RouteExhausted);
             }
             Decision::Forward(next) => self.forward(cx, passage, next),
         }
     }
 
-    /// A hop counter bounds every route: 4 H + 16.
-    fn hop_bound(&self) -> u32 {
-        4 * self.table.hops_max() + 16
+    /// Where a key goes that came as this message did.
+    pub(crate) fn decide(&self, key: Id, passage: &Passage) -> Decision {
+        let Passage { route, from, tried } = passage;
+        let Route { hops, entry, backward, .. } = *route;
+        self.router().decide(key, Way { hops, entry, backward, from: *from, excluded: tried })
+    }
+
+    /// Whether a message has taken all the hops that a route may have: 4 H + 16.
+    pub(crate) fn is_exhausted(&self, route: &Route) -> bool {
+        u32::from(route.hops) >= 4 * self.table.hops_max() + 16
     }
 
     /// The range has passed to the successor, but a message for it came here.
-    fn forward_to_heir(&mut self, cx: &mut Context<'_>, passage: Passage) {
-        let Passage { route, tried, .. } = &passage;
-        let heir = self.neighbours.successors().iter().find(|heir| !tried.contains(&heir.id)).copied();
-        match heir {
-            Some(to) => {
-                let entry = Some(route.entry.unwrap_or(route.key));
-                self.forward(cx, passage, NextHop { to, entry, backward: 0 });
-            }
-            None => self.refuse(cx, route, RouteError::NoNextHop),
-        }
+    pub(crate) fn heir(&self, passage: &Passage) -> Option<NextHop> {
+        let Passage { route, tried, .. } = passage;
+        let to = *self.neighbours.successors().iter().find(|heir| !tried.contains(&heir.id))?;
+        Some(NextHop { to, entry: Some(route.entry.unwrap_or(route.key)), backward: 0 })
     }
 
     /// Each further try of the same node may take twice as long as the last.
-    fn forward(&mut self, cx: &mut Context<'_>, passage: Passage, next: NextHop) {
+    pub(crate) fn forward(&mut self, cx: &mut Context<'_>, passage: Passage, next: NextHop) {
         let Passage { route, tried, .. } = &passage;
         if !self.hops.has_room(route) {
             return self.refuse(cx, route, RouteError::Overloaded);
@@ -183,19 +190,30 @@ impl Core {
             Body::Data { exact: true, .. } if route.key != self.me.id => {
                 self.refuse(cx, &route, RouteError::NoSuchNode);
             }
-            Body::Data { payload, .. } => self.deliver(cx, &route.source, route.sequence, route.key, payload),
+            Body::Data { payload, .. } => {
+                if self.delivered.is_first(&route.source, route.sequence) {
+                    self.deliver(cx, &route.source, route.key, payload);
+                }
+            }
+            Body::Broadcast { .. } => self.on_part(cx, route),
+            // Its destinations are decided on one by one.
+            Body::Multicast { .. } => {}
         }
     }
 
     /// Tells the source of a message why it goes no further.
     pub(crate) fn refuse(&mut self, cx: &mut Context<'_>, route: &Route, reason: RouteError) {
-        let maintenance = route.body.kind() == MessageKind::Control;
-        if route.source == self.me
-            && let Body::Data { .. } = route.body
-        {
-            cx.out.push(Output::Event(Event::Undelivered { destination: route.key, reason }));
-        } else {
-            self.answer(cx, route.source, route.sequence, maintenance, Err(reason));
+        match &route.body {
+            Body::Data { .. } | Body::Broadcast { .. } => {
+                self.undeliverable(cx, route.source, &[route.key], reason);
+            }
+            Body::Multicast { destinations, .. } => {
+                self.undeliverable(cx, route.source, destinations, reason);
+            }
+            Body::Lookup { .. } | Body::Join => {
+                let maintenance = route.body.kind() == MessageKind::Control;
+                self.answer(cx, route.source, route.sequence, maintenance, Err(reason));
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! Routing on static rings with right tables, against figures that an independent program computed (100,000 random look-ups a
 //! row): the mean, the 99th percentile and the bound of hops, and the links, on full rings and on sparse ones.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rand_pcg::Pcg32;
@@ -10,6 +10,7 @@ use rand_pcg::rand_core::{Rng, SeedableRng};
 use crate::access_point::AccessPoint;
 use crate::config::Geometry;
 use crate::core::geometry::Offsets;
+use crate::core::group::{Split, parts};
 use crate::core::ring::Neighbours;
 use crate::core::route::{Decision, Router, Way};
 use crate::core::table::FingerTable;
@@ -130,6 +131,116 @@ fn measure(ring: Ring, ids: Vec<Id>, geometry: Geometry) -> Measured {
         hops_max: hops[LOOKUPS - 1],
         links_mean: nodes.iter().map(|(_, table)| table.contacts().len()).sum::<usize>() as f64
             / ids.len() as f64,
+    }
+}
+
+#[test]
+fn group_messages_are_as_many_as_the_golden_ones() {
+    let rings = std::cell::RefCell::new(BTreeMap::new());
+    let rows = check(include_str!("../../tests/golden/group-messages.csv"), |cells| {
+        let nodes: usize = cells[2].parse().unwrap();
+        let mut rings = rings.borrow_mut();
+        let group = rings
+            .entry(cells[..3].join(" "))
+            .or_insert_with(|| Group::new(nodes, geometry(&[cells[0], cells[1], "no"])));
+        match cells[3] {
+            "broadcast" => {
+                let mut reached = BTreeSet::new();
+                let depth = group.broadcast(&mut reached);
+                assert_eq!((reached.len(), nodes - 1), (nodes - 1, number(cells[5]) as usize), "{cells:?}");
+                // The deepest path of one ring of random ids; theirs is another.
+                assert!(depth.abs_diff(number(cells[6]) as usize) <= 1, "depth {depth}: {cells:?}");
+            }
+            operation => {
+                let together = operation == "multicast";
+                let messages = group.multicast(cells[4].parse().unwrap(), together);
+                assert_near(messages, number(cells[5]), 0.03, cells);
+            }
+        }
+        Some(())
+    });
+    assert_eq!(rows, 12);
+}
+
+/// A static ring of 2^32 ids, over which group messages go.
+struct Group {
+    ring: Ring,
+    ids: Vec<Id>,
+    nodes: Vec<(Neighbours, FingerTable)>,
+}
+
+impl Group {
+    fn new(nodes: usize, geometry: Geometry) -> Group {
+        let ring = Ring::DEFAULT;
+        let mut random = Pcg32::seed_from_u64(nodes as u64);
+        let ids: BTreeSet<Id> =
+            std::iter::repeat_with(|| Id(u64::from(random.next_u32()))).take(nodes).collect();
+        let ids: Vec<Id> = ids.into_iter().collect();
+        assert_eq!(ids.len(), nodes, "no id was drawn twice");
+        Group { ring, nodes: static_ring(ring, &ids, geometry), ids }
+    }
+
+    /// From the first node to all others, each once. Returns the length of the longest path.
+    fn broadcast(&self, reached: &mut BTreeSet<Id>) -> usize {
+        let (me, ring) = (self.ids[0], self.ring);
+        let mut depth_max = 0;
+        let mut waiting = vec![(0, ring.add(me, 1), ring.sub(me, 1), 1)];
+        while let Some((place, first, last, depth)) = waiting.pop() {
+            let (neighbours, table) = &self.nodes[place];
+            let known = table.contacts().into_iter().chain(neighbours.successor());
+            for part in parts(ring, self.ids[place], known, first, last) {
+                let head = part.head.expect("a range that begins after the node begins at its successor").id;
+                assert!(reached.insert(head), "{head} gets it twice");
+                depth_max = depth_max.max(depth);
+                if head != part.last {
+                    let place = self.ids.binary_search(&head).unwrap();
+                    waiting.push((place, ring.add(head, 1), part.last, depth + 1));
+                }
+            }
+        }
+        depth_max
+    }
+
+    /// From the first node to `targets` others, drawn at random: together, or each alone. Returns the mean number of messages.
+    fn multicast(&self, targets: usize, together: bool) -> f64 {
+        let draws = if targets < 1000 { 20 } else { 1 };
+        let mut random = Pcg32::seed_from_u64(targets as u64);
+        let mut messages = 0;
+        for _ in 0..draws {
+            let mut list = BTreeSet::new();
+            while list.len() < targets {
+                list.insert(self.ids[1 + random.next_u32() as usize % (self.ids.len() - 1)]);
+            }
+            let lists: Vec<Vec<Id>> = match together {
+                true => vec![list.into_iter().collect()],
+                false => list.into_iter().map(|target| vec![target]).collect(),
+            };
+            messages += lists.into_iter().map(|list| self.walk_list(list)).sum::<usize>();
+        }
+        messages as f64 / f64::from(draws)
+    }
+
+    /// The messages that it takes to reach all of a list.
+    fn walk_list(&self, list: Vec<Id>) -> usize {
+        let (mut messages, mut arrived, wanted) = (0, 0, list.len());
+        let mut waiting = vec![(0, Way::default(), list)];
+        while let Some((place, way, list)) = waiting.pop() {
+            let (neighbours, table) = &self.nodes[place];
+            let router = Router { ring: self.ring, me: self.ids[place], neighbours, table, suspects: vec![] };
+            let split = Split::new(&list, |target| match router.decide(target, way) {
+                Decision::Mine => Err(None),
+                Decision::Forward(next) => Ok(next),
+                Decision::Stuck => panic!("{target} is stuck"),
+            });
+            arrived += usize::from(split.mine);
+            for (next, list) in split.onward.into_values() {
+                messages += 1;
+                let way = Way { hops: way.hops + 1, entry: next.entry, ..way };
+                waiting.push((self.ids.binary_search(&next.to.id).unwrap(), way, list));
+            }
+        }
+        assert_eq!(arrived, wanted);
+        messages
     }
 }
 

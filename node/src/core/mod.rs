@@ -16,6 +16,7 @@ pub mod lookup;
 mod deliveries;
 mod departed;
 mod fingers;
+pub(crate) mod group;
 mod join;
 mod leave;
 mod repair;
@@ -35,7 +36,7 @@ use crate::core::effect::{Event, Outbox, Output, Phase};
 use crate::id::Id;
 use crate::message::{Contact, Found, Message, MessageKind, RouteError};
 use crate::time::Time;
-use deliveries::{Delivered, Sent};
+use deliveries::Delivered;
 use departed::Departed;
 use fingers::FingerUpkeep;
 use forward::{AckQueues, PendingHops};
@@ -82,7 +83,6 @@ pub(crate) struct Core {
     /// Look-ups that started here, by sequence number.
     lookups: BTreeMap<u64, PendingLookup>,
     delivered: Delivered,
-    sent: Sent,
     upkeep: Upkeep,
     finger_upkeep: FingerUpkeep,
     departed: Departed,
@@ -109,7 +109,6 @@ impl Core {
             acks: BTreeMap::new(),
             lookups: BTreeMap::new(),
             delivered: Delivered::default(),
-            sent: Sent::default(),
             upkeep: Upkeep::default(),
             finger_upkeep: FingerUpkeep::default(),
             departed: Departed::default(),
@@ -158,6 +157,9 @@ impl Core {
             Message::Route(route) => self.on_route(cx, from, route),
             Message::Acks(acks) => self.on_acks(cx, from, &acks),
             Message::Answer { sequence, result, .. } => self.on_answer(cx, sequence, result),
+            Message::Undeliverable { destinations, reason } => {
+                self.on_undeliverable(cx, &destinations, reason);
+            }
             Message::JoinOffer { sequence, .. } => self.on_join_offer(cx, from, sequence),
             Message::JoinConfirm { sequence } => self.on_join_confirm(cx, from, sequence),
             Message::HandOver { predecessor, successors, fingers } => {
@@ -230,13 +232,10 @@ impl Core {
         }
     }
 
-    /// An answer to something that is no look-up: a join, or a message that could not be delivered.
+    /// An answer to something that is no look-up of now: a join may have been refused.
     fn on_stray_answer(&mut self, cx: &mut Context<'_>, sequence: u64, result: Result<Found, RouteError>) {
-        let Err(reason) = result else { return };
-        if self.joining.is_some() {
+        if let Err(reason) = result {
             self.on_join_refused(cx, sequence, reason);
-        } else if let Some(destination) = self.sent.take(sequence) {
-            cx.event(Event::Undelivered { destination, reason });
         }
     }
 

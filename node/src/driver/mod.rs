@@ -120,16 +120,16 @@ impl Shared {
         });
     }
 
-    /// Sends an application's message.
-    pub(crate) fn send(&self, destination: Id, exact: bool, payload: bytes::Bytes) -> Result<(), RouteError> {
-        if payload.len() > crate::message::PAYLOAD_BYTES_MAX {
+    /// Gives the peer an application's order to send `payload_bytes` of payload.
+    pub(crate) fn send(&self, payload_bytes: usize, order: Command) -> Result<(), RouteError> {
+        if payload_bytes > crate::message::PAYLOAD_BYTES_MAX {
             return Err(RouteError::PayloadTooLarge);
         }
         self.turn(|state, now| {
             if state.is_stopped() {
                 return Err(RouteError::NotMember);
             }
-            state.handle(now, Input::Command(Command::Send { destination, exact, payload }));
+            state.handle(now, Input::Command(order));
             Ok(())
         })
     }

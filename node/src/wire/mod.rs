@@ -11,7 +11,10 @@ use postcard::ser_flavors::Flavor;
 pub use frame::{FrameError, FrameReader};
 
 use crate::id::{Id, Ring};
-use crate::message::{ACKS_MAX, Body, CONTACTS_MAX, Contact, Found, Message, PAYLOAD_BYTES_MAX, Route};
+use crate::message::{
+    ACKS_MAX, Body, CONTACTS_MAX, Contact, DESTINATIONS_MAX, Found, Message, PAYLOAD_BYTES_MAX, Route,
+    UNDELIVERABLE_MAX,
+};
 
 /// The largest body of a frame, in bytes.
 pub const FRAME_BYTES_MAX: usize = 2 << 20;
@@ -90,6 +93,7 @@ fn check(message: &Message, ring: Ring) -> Result<(), WireError> {
         Message::Leave { predecessor } | Message::Notify { predecessor } => {
             check_contacts(predecessor.as_slice(), ring)
         }
+        Message::Undeliverable { destinations, .. } => check_ids(destinations, UNDELIVERABLE_MAX, ring),
         Message::Answer { result: Err(_), .. }
         | Message::JoinConfirm { .. }
         | Message::LeaveTaken(_)
@@ -106,9 +110,22 @@ fn check_route(route: &Route, ring: Ring) -> Result<(), WireError> {
         check_id(entry, ring)?;
     }
     match &route.body {
-        Body::Data { payload, .. } => check_length("payload bytes", payload.len(), PAYLOAD_BYTES_MAX),
+        Body::Data { payload, .. } => check_payload(payload),
+        Body::Broadcast { last, payload } => check_id(*last, ring).and_then(|()| check_payload(payload)),
+        Body::Multicast { destinations, payload } => {
+            check_ids(destinations, DESTINATIONS_MAX, ring).and_then(|()| check_payload(payload))
+        }
         Body::Lookup { .. } | Body::Join => Ok(()),
     }
+}
+
+fn check_payload(payload: &[u8]) -> Result<(), WireError> {
+    check_length("payload bytes", payload.len(), PAYLOAD_BYTES_MAX)
+}
+
+fn check_ids(ids: &[Id], max: usize, ring: Ring) -> Result<(), WireError> {
+    check_length("destinations", ids.len(), max)?;
+    ids.iter().try_for_each(|id| check_id(*id, ring))
 }
 
 fn check_contacts(contacts: &[Contact], ring: Ring) -> Result<(), WireError> {

@@ -29,6 +29,11 @@ fn body() -> impl Strategy<Value = Body> {
         Just(Body::Join),
         (any::<bool>(), prop::collection::vec(any::<u8>(), 0..3000))
             .prop_map(|(exact, payload)| Body::Data { exact, payload: Bytes::from(payload) }),
+        (any::<u64>(), prop::collection::vec(any::<u8>(), 0..3000))
+            .prop_map(|(last, payload)| Body::Broadcast { last: Id(last), payload: Bytes::from(payload) }),
+        (prop::collection::vec(any::<u64>().prop_map(Id), 0..300), any::<Vec<u8>>()).prop_map(
+            |(destinations, payload)| Body::Multicast { destinations, payload: Bytes::from(payload) }
+        ),
     ]
 }
 
@@ -75,6 +80,8 @@ fn message() -> impl Strategy<Value = Message> {
             maintenance,
             result
         }),
+        prop::collection::vec(any::<u64>().prop_map(Id), 0..=UNDELIVERABLE_MAX)
+            .prop_map(|ids| Message::Undeliverable { destinations: ids, reason: RouteError::NoNextHop }),
         (any::<u64>(), contacts())
             .prop_map(|(sequence, successors)| Message::JoinOffer { sequence, successors }),
         any::<u64>().prop_map(|sequence| Message::JoinConfirm { sequence }),

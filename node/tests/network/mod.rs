@@ -8,7 +8,7 @@ use std::time::Duration;
 use p2ps::access_point::AccessPoint;
 use p2ps::config::{Geometry, NetConfig};
 use p2ps::id::{Id, Ring};
-use p2ps::message::{Contact, Found, Message, RouteError};
+use p2ps::message::{Contact, Found, Message, MessageKind, RouteError};
 use p2ps::peer::{Command, Delivery, Event, Input, Outbox, Output, Peer, Phase};
 use p2ps::time::Time;
 use rand_pcg::Pcg32;
@@ -35,6 +35,7 @@ pub struct Network {
     pub peers: BTreeMap<Id, Peer>,
     pub applications: BTreeMap<Id, Application>,
     pub messages: u64,
+    sent_by_kind: BTreeMap<MessageKind, u64>,
     /// Nodes that neither hear nor speak, and do not know it.
     pub paused: BTreeSet<Id>,
     /// One side of a partition: nothing passes between these nodes and the others.
@@ -62,6 +63,7 @@ impl Network {
             peers: BTreeMap::new(),
             applications: BTreeMap::new(),
             messages: 0,
+            sent_by_kind: BTreeMap::new(),
             paused: BTreeSet::new(),
             island: BTreeSet::new(),
             queue: BTreeMap::new(),
@@ -186,6 +188,11 @@ impl Network {
     pub fn send(&mut self, from: Id, destination: Id, exact: bool, text: &str) {
         let payload = text.as_bytes().to_vec().into();
         self.give(from, Input::Command(Command::Send { destination, exact, payload }));
+    }
+
+    /// How many messages of a kind have been sent.
+    pub fn sent_of(&self, kind: MessageKind) -> u64 {
+        self.sent_by_kind.get(&kind).copied().unwrap_or_default()
     }
 
     /// The member that should answer for a key.
@@ -333,6 +340,7 @@ impl Network {
             self.note(&output, id);
             match output {
                 Output::Send { to, message } => {
+                    *self.sent_by_kind.entry(message.kind()).or_default() += 1;
                     self.fly(id, to.id, Flight::Message { from: me, to, message })
                 }
                 Output::Connect { access_point } => self.connect(me, access_point),
