@@ -10,6 +10,7 @@ pub mod config;
 pub mod message;
 pub mod wire;
 pub mod core;
+pub mod services;
 pub mod peer;
 pub mod metrics;
 pub mod com;

@@ -59,6 +59,11 @@ pub enum Message {
         /// Why they will not.
         reason: RouteError,
     },
+    /// A reliable message has been delivered, directly to its source.
+    Receipt {
+        /// The message's sequence number at its source.
+        sequence: u64,
+    },
     /// The responsible of a joiner's id offers its place (join, step 2).
     JoinOffer {
         /// The sequence number of the joiner's request.
@@ -171,7 +176,9 @@ impl Message {
     pub fn kind(&self) -> MessageKind {
         match self {
             Message::Route(route) => route.body.kind(),
-            Message::Answer { maintenance: false, .. } | Message::Undeliverable { .. } => MessageKind::Data,
+            Message::Answer { maintenance: false, .. }
+            | Message::Undeliverable { .. }
+            | Message::Receipt { .. } => MessageKind::Data,
             Message::Acks(_) => MessageKind::Ack,
             _ => MessageKind::Control,
         }
@@ -216,6 +223,14 @@ pub enum Body {
         /// At most [`PAYLOAD_BYTES_MAX`] bytes.
         payload: Bytes,
     },
+    /// An application's message to the node whose id is the key, which sends a [`Message::Receipt`].
+    Reliable {
+        /// The sequence number of the last message before this one, to the same node, of which the source has no receipt and which
+        /// it has not given up; 0: there is none.
+        after: u64,
+        /// At most [`PAYLOAD_BYTES_MAX`] bytes.
+        payload: Bytes,
+    },
     /// An application's message to all members in `[key, last]`, the part of the ring that the receiver takes over.
     Broadcast {
         /// The last id of the part.
@@ -236,7 +251,9 @@ impl Body {
     /// The bytes of the application's payload, and of the list of those it goes to.
     pub fn payload_bytes(&self) -> usize {
         match self {
-            Body::Data { payload, .. } | Body::Broadcast { payload, .. } => payload.len(),
+            Body::Data { payload, .. } | Body::Reliable { payload, .. } | Body::Broadcast { payload, .. } => {
+                payload.len()
+            }
             Body::Multicast { destinations, payload } => payload.len() + size_of_val(&destinations[..]),
             Body::Lookup { .. } | Body::Join => 0,
         }
@@ -247,6 +264,7 @@ impl Body {
         match self {
             Body::Lookup { maintenance: false }
             | Body::Data { .. }
+            | Body::Reliable { .. }
             | Body::Broadcast { .. }
             | Body::Multicast { .. } => MessageKind::Data,
             Body::Lookup { maintenance: true } | Body::Join => MessageKind::Control,

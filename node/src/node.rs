@@ -178,6 +178,18 @@ impl Node {
         self.order(payload.into(), |payload| Command::Send { destination: key, exact: false, payload })
     }
 
+    /// Sends to the node with that id, again and again until it has the message (P2PS 1.0's `rsend`): it is delivered once, after
+    /// those that this node sent to it before, or has failed. A node that restarts with the same id may get it again.
+    ///
+    /// # Errors
+    /// [`NodeError::NotOnRing`]; [`NodeError::Route`] with the reason, at the latest after
+    /// [`RELIABLE_TIMEOUT`](crate::services::reliable::RELIABLE_TIMEOUT); [`NodeError::HasStopped`].
+    pub async fn send_reliably(&self, destination: Id, payload: impl Into<Bytes>) -> Result<(), NodeError> {
+        self.check(destination)?;
+        let ended = self.running.shared.send_reliably(destination, payload.into());
+        Ok(ended.await.map_err(|_| NodeError::HasStopped)??)
+    }
+
     /// Sends to every other member, best effort: on a stable ring in as many messages as there are other members, over paths no
     /// longer than a look-up's. A part of the ring that is noticed not to be reached is told as [`Event::Undelivered`].
     ///

@@ -14,6 +14,7 @@ use crate::core::geometry::Offsets;
 use crate::core::{Context, Core, Statistics};
 use crate::id::Id;
 use crate::message::{Contact, Message};
+use crate::services::Services;
 use crate::time::Time;
 
 pub use crate::core::effect::{Delivery, Event, JoinError, Observation, Outbox, Output, Phase};
@@ -58,6 +59,8 @@ pub enum Input {
     },
     /// [`Peer::deadline`] has come.
     Tick,
+    /// The application does not read its messages (`true`), or does again: meanwhile no reliable message is taken in for it.
+    ApplicationIsFull(bool),
     /// The application wants something.
     Command(Command),
 }
@@ -79,6 +82,16 @@ pub enum Command {
         destination: Id,
         /// Only the node whose id this is may have it.
         exact: bool,
+        /// At most [`PAYLOAD_BYTES_MAX`](crate::message::PAYLOAD_BYTES_MAX) bytes.
+        payload: Bytes,
+    },
+    /// Send to the node with that id, until it has been delivered; what one node sends to another is delivered in order, and
+    /// once. Ends in [`Output::Sent`] with the same number.
+    SendReliably {
+        /// The caller's number for it.
+        operation: u64,
+        /// The node's id.
+        destination: Id,
         /// At most [`PAYLOAD_BYTES_MAX`](crate::message::PAYLOAD_BYTES_MAX) bytes.
         payload: Bytes,
     },
@@ -110,6 +123,7 @@ pub enum Command {
 #[derive(Clone, Debug)]
 pub struct Peer {
     core: Core,
+    services: Services,
 }
 
 impl Peer {
@@ -120,7 +134,7 @@ impl Peer {
 
     /// The same, with a link table's offsets that many nodes share: they are those of `net`'s geometry and ring.
     pub fn with_offsets(net: NetConfig, me: Contact, seed: u64, offsets: Arc<Offsets>) -> Peer {
-        Peer { core: Core::new(net, me, offsets, seed) }
+        Peer { core: Core::new(net, me, offsets, seed), services: Services::default() }
     }
 
     /// Takes in what happened at `now`, and appends what is to be done to `out`. `now` never goes back.
@@ -139,7 +153,11 @@ impl Peer {
             Input::Unreachable { contact: Some(contact), .. } => core.declare_dead(cx, contact),
             Input::Unreachable { contact: None, reason, .. } => core.on_bootstrap_unreachable(cx, &reason),
             Input::Tick => core.on_tick(cx),
+            Input::ApplicationIsFull(full) => self.services.reliable.application_is_full = full,
             Input::Command(Command::Lookup { operation, key }) => core.lookup(cx, operation, key),
+            Input::Command(Command::SendReliably { operation, destination, payload }) => {
+                self.services.reliable.send(core, cx, operation, destination, payload);
+            }
             Input::Command(Command::Send { destination, exact, payload }) => {
                 core.send_data(cx, destination, exact, payload);
             }
@@ -152,6 +170,7 @@ impl Peer {
             }
             Input::Command(Command::Leave) => core.leave(cx),
         }
+        self.services.serve(core, cx);
     }
 
     /// When the next [`Input::Tick`] is wanted, if at all.

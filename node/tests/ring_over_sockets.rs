@@ -215,6 +215,24 @@ fn group_messages_reach_all_some_or_the_nearest() {
 }
 
 #[test]
+fn a_reliable_message_is_delivered_or_reported_failed() {
+    run(async {
+        let mut members = Members::with_ids(&DOZEN).await;
+        until("the ring forms", || members.is_ring()).await;
+        for number in 0..100_u8 {
+            members.node(16).send_reliably(Id(60_000), vec![number]).await.unwrap();
+        }
+        members.node(16).send_reliably(Id(16), "to itself").await.unwrap();
+        for number in 0..100_u8 {
+            let message = members.0.get_mut(&Id(60_000)).unwrap().1.next().await.unwrap();
+            assert_eq!((message.source, &message.payload[..]), (Id(16), &[number][..]));
+        }
+        let nobody = members.node(16).send_reliably(Id(17), "to nobody").await;
+        assert!(matches!(nobody, Err(NodeError::Route(p2ps::message::RouteError::NoSuchNode))), "{nobody:?}");
+    });
+}
+
+#[test]
 fn messages_reach_the_node_and_the_responsible_they_are_sent_to() {
     run(async {
         let mut members = Members::with_ids(&DOZEN).await;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::access_point::AccessPoint;
 use crate::id::Id;
-use crate::message::{Contact, Found, Message, RouteError};
+use crate::message::{Contact, Found, Message, Route, RouteError};
 
 /// What a peer wants done, in this order. The driver owns it and drains it after each input.
 pub type Outbox = Vec<Output>;
@@ -35,10 +35,42 @@ pub enum Output {
         /// What became of it.
         result: Result<Found, RouteError>,
     },
+    /// A `Command::SendReliably` has ended.
+    Sent {
+        /// The caller's number for it.
+        operation: u64,
+        /// Whether it was delivered, or why not.
+        result: Result<(), RouteError>,
+    },
     /// Something the application may want to know.
     Event(Event),
     /// Something the metrics want to know.
     Observe(Observation),
+}
+
+/// What the core has for the services above it.
+#[derive(Clone, Debug)]
+pub(crate) enum Upcall {
+    /// A service's message has come to its responsible.
+    Arrived(Route),
+    /// A reliable message has been delivered.
+    Receipt {
+        /// Where.
+        from: Contact,
+        /// Its number.
+        sequence: u64,
+    },
+    /// A service's message could not go on.
+    Refused {
+        /// Its number.
+        sequence: u64,
+        /// Why.
+        reason: RouteError,
+    },
+    /// A service's timer has come.
+    Due(u64),
+    /// The node is no member any more.
+    Ended,
 }
 
 /// An application's message (P2PS's `rcvMsg(src dst msg)`).

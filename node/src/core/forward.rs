@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::core::effect::{Observation, Output, Phase};
+use crate::core::effect::{Observation, Output, Phase, Upcall};
 use crate::core::route::{Decision, NextHop, Way};
 use crate::core::rtt::ACK_HELD_MAX;
 use crate::core::timers::Timer;
@@ -195,6 +195,7 @@ impl Core {
                     self.deliver(cx, &route.source, route.key, payload);
                 }
             }
+            Body::Reliable { .. } => self.upcalls.push_back(Upcall::Arrived(route)),
             Body::Broadcast { .. } => self.on_part(cx, route),
             // Its destinations are decided on one by one.
             Body::Multicast { .. } => {}
@@ -210,7 +211,7 @@ impl Core {
             Body::Multicast { destinations, .. } => {
                 self.undeliverable(cx, route.source, destinations, reason);
             }
-            Body::Lookup { .. } | Body::Join => {
+            Body::Lookup { .. } | Body::Join | Body::Reliable { .. } => {
                 let maintenance = route.body.kind() == MessageKind::Control;
                 self.answer(cx, route.source, route.sequence, maintenance, Err(reason));
             }

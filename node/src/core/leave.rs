@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::core::effect::{Event, Phase};
+use crate::core::effect::{Event, Phase, Upcall};
 use crate::core::timers::Timer;
 use crate::core::{Context, Core};
 use crate::message::{Contact, Message};
@@ -120,6 +120,7 @@ impl Core {
     fn end(&mut self, cx: &mut Context<'_>, handed_over: bool) {
         self.flush_acks(cx);
         self.fail_lookups(cx);
+        self.upcalls.push_back(Upcall::Ended);
         self.phase = Phase::Ended;
         self.leaving = None;
         self.joining = None;

@@ -24,7 +24,7 @@ pub mod stabilise;
 #[cfg(test)]
 mod golden;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use rand_pcg::Pcg32;
@@ -32,7 +32,7 @@ use rand_pcg::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
 use crate::config::NetConfig;
-use crate::core::effect::{Event, Outbox, Output, Phase};
+use crate::core::effect::{Event, Outbox, Output, Phase, Upcall};
 use crate::id::Id;
 use crate::message::{Contact, Found, Message, MessageKind, RouteError};
 use crate::time::Time;
@@ -88,6 +88,8 @@ pub(crate) struct Core {
     departed: Departed,
     joining: Option<Joining>,
     leaving: Option<Leaving>,
+    /// What waits for the services; they take it before the next input.
+    upcalls: VecDeque<Upcall>,
     last_token: u64,
     randomness: Pcg32,
     pub(crate) statistics: Statistics,
@@ -114,6 +116,7 @@ impl Core {
             departed: Departed::default(),
             joining: None,
             leaving: None,
+            upcalls: VecDeque::new(),
             last_token: 0,
             randomness: Pcg32::seed_from_u64(seed),
             statistics: Statistics::default(),
@@ -132,6 +135,7 @@ impl Core {
                 Timer::Hop(hop) => self.on_hop_timeout(cx, hop),
                 Timer::Request(token) => self.on_request_timeout(cx, token),
                 Timer::Lookup(sequence) => self.on_lookup_due(cx, sequence),
+                Timer::Service(number) => self.upcalls.push_back(Upcall::Due(number)),
                 Timer::Stabilise => self.on_round(cx),
                 Timer::Join => self.on_join_due(cx),
                 Timer::Leave => self.on_leave_due(cx),
@@ -160,6 +164,7 @@ impl Core {
             Message::Undeliverable { destinations, reason } => {
                 self.on_undeliverable(cx, &destinations, reason);
             }
+            Message::Receipt { sequence } => self.upcalls.push_back(Upcall::Receipt { from, sequence }),
             Message::JoinOffer { sequence, .. } => self.on_join_offer(cx, from, sequence),
             Message::JoinConfirm { sequence } => self.on_join_confirm(cx, from, sequence),
             Message::HandOver { predecessor, successors, fingers } => {
@@ -232,15 +237,40 @@ impl Core {
         }
     }
 
-    /// An answer to something that is no look-up of now: a join may have been refused.
+    /// An answer to something that is no look-up of now: a join, or a service's message, may have been refused.
     fn on_stray_answer(&mut self, cx: &mut Context<'_>, sequence: u64, result: Result<Found, RouteError>) {
-        if let Err(reason) = result {
+        let Err(reason) = result else { return };
+        if self.joining.is_some() {
             self.on_join_refused(cx, sequence, reason);
+        } else {
+            self.upcalls.push_back(Upcall::Refused { sequence, reason });
         }
     }
 
+    /// What the services are to take in next.
+    pub(crate) fn next_upcall(&mut self) -> Option<Upcall> {
+        self.upcalls.pop_front()
+    }
+
+    /// Sends a service's message directly.
+    pub(crate) fn tell(&mut self, cx: &mut Context<'_>, to: Contact, message: Message) {
+        if to == self.me {
+            self.on_message(cx, to, message);
+        } else {
+            self.send(cx, to, message);
+        }
+    }
+
+    pub(crate) fn set_service_timer(&mut self, at: Time, number: u64) {
+        self.timers.set(at, Timer::Service(number));
+    }
+
+    pub(crate) fn cancel_service_timer(&mut self, at: Time, number: u64) {
+        self.timers.cancel(at, Timer::Service(number));
+    }
+
     /// A number that this node has not used before: for a hop, a request, a look-up, a message.
-    fn next_token(&mut self) -> u64 {
+    pub(crate) fn next_token(&mut self) -> u64 {
         self.last_token += 1;
         self.last_token
     }

@@ -15,6 +15,8 @@ pub(crate) enum Timer {
     Request(u64),
     /// A look-up's attempt has not been answered, or its next attempt is due.
     Lookup(u64),
+    /// A service's, by its number.
+    Service(u64),
     /// The next round of ring maintenance.
     Stabilise,
     /// A step of the join has not been answered, or the next attempt is due.

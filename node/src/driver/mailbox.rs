@@ -83,6 +83,12 @@ impl<T> Sender<T> {
         }
     }
 
+    /// Whether less than three quarters of the room are taken: the last quarter is for what is under way already.
+    pub(crate) fn has_room(&self) -> bool {
+        let queue = lock(&self.queue);
+        queue.items.len() < self.items_max / 4 * 3 && queue.weight < self.weight_max / 4 * 3
+    }
+
     /// Nothing more will come.
     pub(crate) fn close(&self) {
         let mut queue = lock(&self.queue);

@@ -134,6 +134,17 @@ impl Shared {
         })
     }
 
+    /// Sends a reliable message; the receiver hears what became of it.
+    pub(crate) fn send_reliably(
+        &self,
+        destination: Id,
+        payload: bytes::Bytes,
+    ) -> oneshot::Receiver<Result<(), RouteError>> {
+        let (sender, receiver) = oneshot::channel();
+        self.turn(|state, now| state.send_reliably(now, destination, payload, sender));
+        receiver
+    }
+
     /// Shapes the node's links by `rules` from now on, and in no other way.
     pub(crate) fn shape(&self, rules: &ShapeRules) {
         self.turn(|state, now| state.shape(now, rules));

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::task::Waker;
 
+use bytes::Bytes;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
@@ -16,7 +17,7 @@ use crate::com::link::Link;
 use crate::com::links::{LinkKey, Links};
 use crate::com::shaping::Shaper;
 use crate::id::Id;
-use crate::message::{Contact, Found, Message, RouteError};
+use crate::message::{Body, Contact, Found, Message, Route, RouteError};
 use crate::metrics::{Recorder, ShapeEffect, Snapshot};
 use crate::peer::{Command, Delivery, Event, Input, JoinError, Observation, Outbox, Output, Peer, Phase};
 use crate::time::Time;
@@ -131,6 +132,9 @@ pub(crate) struct State {
     pub(super) recorder: Recorder,
     operations: HashMap<u64, Operation>,
     operations_begun: u64,
+    /// Who waits for the end of which reliable message.
+    sending: HashMap<u64, oneshot::Sender<Result<(), RouteError>>>,
+    application_is_full: bool,
     leaving: Vec<oneshot::Sender<bool>>,
     emptied: Option<oneshot::Sender<()>>,
     partial_bytes: usize,
@@ -162,6 +166,8 @@ impl State {
             recorder: Recorder::default(),
             operations: HashMap::new(),
             operations_begun: 0,
+            sending: HashMap::new(),
+            application_is_full: false,
             leaving: Vec::new(),
             emptied: None,
             partial_bytes: 0,
@@ -228,8 +234,20 @@ impl State {
         if let Some(link) = self.links.link_mut(key) {
             link.used = turn;
         }
+        if matches!(&message, Message::Route(Route { body: Body::Reliable { .. }, .. })) {
+            self.tell_room(now);
+        }
         self.handle(now, Input::Receive { from, message });
         Ok(())
+    }
+
+    /// Tells the peer whether the application reads its messages, where that has changed.
+    fn tell_room(&mut self, now: Time) {
+        let full = !self.messages.has_room();
+        if full != self.application_is_full {
+            self.application_is_full = full;
+            self.handle(now, Input::ApplicationIsFull(full));
+        }
     }
 
     /// A link keeps another number of bytes of a frame that is not whole yet. `false`: all links together keep too many.
@@ -311,6 +329,24 @@ impl State {
         }
     }
 
+    /// Sends a message that is delivered or reported failed.
+    pub(super) fn send_reliably(
+        &mut self,
+        now: Time,
+        destination: Id,
+        payload: Bytes,
+        waiter: oneshot::Sender<Result<(), RouteError>>,
+    ) {
+        let operation = self.operations_begun;
+        self.operations_begun += 1;
+        // The peer ends at once what it has no room for.
+        self.sending.insert(operation, waiter);
+        self.handle(now, Input::Command(Command::SendReliably { operation, destination, payload }));
+        if self.stopped {
+            self.sending.clear();
+        }
+    }
+
     pub(super) fn leave(&mut self, now: Time, waiter: oneshot::Sender<bool>) {
         self.leaving.push(waiter);
         self.handle(now, Input::Command(Command::Leave));
@@ -339,6 +375,7 @@ impl State {
         }
         self.inputs.clear();
         self.operations.clear();
+        self.sending.clear();
         self.entering = None;
         self.leaving.clear();
         self.messages.close();
@@ -376,6 +413,11 @@ impl State {
                 self.messages.put(delivery, weight);
             }
             Output::Completed { operation, result } => self.complete(now, operation, result),
+            Output::Sent { operation, result } => {
+                if let Some(waiter) = self.sending.remove(&operation) {
+                    let _ = waiter.send(result);
+                }
+            }
             Output::Event(event) => self.tell(event),
             Output::Observe(Observation::HopLatency(latency)) => self.recorder.hop(latency),
             // Counted by `complete`, from when the look-up was meant to start.

@@ -95,6 +95,7 @@ fn check(message: &Message, ring: Ring) -> Result<(), WireError> {
         }
         Message::Undeliverable { destinations, .. } => check_ids(destinations, UNDELIVERABLE_MAX, ring),
         Message::Answer { result: Err(_), .. }
+        | Message::Receipt { .. }
         | Message::JoinConfirm { .. }
         | Message::LeaveTaken(_)
         | Message::Query { .. }
@@ -110,7 +111,7 @@ fn check_route(route: &Route, ring: Ring) -> Result<(), WireError> {
         check_id(entry, ring)?;
     }
     match &route.body {
-        Body::Data { payload, .. } => check_payload(payload),
+        Body::Data { payload, .. } | Body::Reliable { payload, .. } => check_payload(payload),
         Body::Broadcast { last, payload } => check_id(*last, ring).and_then(|()| check_payload(payload)),
         Body::Multicast { destinations, payload } => {
             check_ids(destinations, DESTINATIONS_MAX, ring).and_then(|()| check_payload(payload))

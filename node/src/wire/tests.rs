@@ -30,6 +30,8 @@ fn body() -> impl Strategy<Value = Body> {
         (any::<bool>(), prop::collection::vec(any::<u8>(), 0..3000))
             .prop_map(|(exact, payload)| Body::Data { exact, payload: Bytes::from(payload) }),
         (any::<u64>(), prop::collection::vec(any::<u8>(), 0..3000))
+            .prop_map(|(after, payload)| Body::Reliable { after, payload: Bytes::from(payload) }),
+        (any::<u64>(), prop::collection::vec(any::<u8>(), 0..3000))
             .prop_map(|(last, payload)| Body::Broadcast { last: Id(last), payload: Bytes::from(payload) }),
         (prop::collection::vec(any::<u64>().prop_map(Id), 0..300), any::<Vec<u8>>()).prop_map(
             |(destinations, payload)| Body::Multicast { destinations, payload: Bytes::from(payload) }
@@ -84,6 +86,7 @@ fn message() -> impl Strategy<Value = Message> {
             .prop_map(|ids| Message::Undeliverable { destinations: ids, reason: RouteError::NoNextHop }),
         (any::<u64>(), contacts())
             .prop_map(|(sequence, successors)| Message::JoinOffer { sequence, successors }),
+        any::<u64>().prop_map(|sequence| Message::Receipt { sequence }),
         any::<u64>().prop_map(|sequence| Message::JoinConfirm { sequence }),
         (prop::option::of(contact()), contacts(), contacts()).prop_map(
             |(predecessor, successors, fingers)| Message::HandOver { predecessor, successors, fingers }

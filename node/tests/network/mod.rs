@@ -25,6 +25,7 @@ enum Flight {
 #[derive(Default)]
 pub struct Application {
     pub completed: BTreeMap<u64, Result<Found, RouteError>>,
+    pub sent: BTreeMap<u64, Result<(), RouteError>>,
     pub delivered: Vec<Delivery>,
     pub events: Vec<Event>,
 }
@@ -47,6 +48,8 @@ pub struct Network {
     sent: u64,
     operations: u64,
     pub latency_us: std::ops::Range<u64>,
+    /// How many of a thousand messages are lost.
+    pub loss_per_mille: u64,
     pub trace: u64,
 }
 
@@ -73,6 +76,7 @@ impl Network {
             sent: 0,
             operations: 0,
             latency_us: 1_000..50_000,
+            loss_per_mille: 0,
             trace: 0,
         }
     }
@@ -183,6 +187,14 @@ impl Network {
             n.applications[&from].completed.contains_key(&operation) || !n.peers.contains_key(&from)
         });
         (self.applications[&from].completed.get(&operation).copied(), rightful)
+    }
+
+    /// Sends a reliable message and returns its number.
+    pub fn send_reliably(&mut self, from: Id, destination: Id, text: &str) -> u64 {
+        self.operations += 1;
+        let (operation, payload) = (self.operations, text.as_bytes().to_vec().into());
+        self.give(from, Input::Command(Command::SendReliably { operation, destination, payload }));
+        operation
     }
 
     pub fn send(&mut self, from: Id, destination: Id, exact: bool, text: &str) {
@@ -307,7 +319,8 @@ impl Network {
         match flight {
             Flight::Message { from, to, message } => {
                 self.messages += 1;
-                if self.island.contains(&from.id) != self.island.contains(&to.id) {
+                let cut = self.island.contains(&from.id) != self.island.contains(&to.id);
+                if cut || (self.loss_per_mille > 0 && self.random(1000) < self.loss_per_mille) {
                     return;
                 }
                 let alive = self.peers.get(&to.id).is_some_and(|peer| peer.me() == to);
@@ -350,6 +363,10 @@ impl Network {
                 Output::Completed { operation, result } => {
                     let earlier =
                         self.applications.entry(id).or_default().completed.insert(operation, result);
+                    assert_eq!(earlier, None, "operation {operation} ended twice");
+                }
+                Output::Sent { operation, result } => {
+                    let earlier = self.applications.entry(id).or_default().sent.insert(operation, result);
                     assert_eq!(earlier, None, "operation {operation} ended twice");
                 }
                 Output::Event(event) => self.applications.entry(id).or_default().events.push(event),
