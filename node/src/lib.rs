@@ -16,5 +16,6 @@ pub mod metrics;
 pub mod com;
 pub mod driver;
 pub mod node;
+pub mod typed;
 pub mod control;
 pub mod agent;
