@@ -1,5 +1,5 @@
-//! What a managed node (`p2ps-node run --managed`) hears on standard input and says on standard output: JSON, one value
-//! a line.
+//! What a managed node is told and what it tells. As a process of its own (`p2ps-node run --managed`) it hears on standard
+//! input and says on standard output: JSON, one value a line. As a task of its agent it hears the same lines in memory.
 //!
 //! The first line in is a [`Setup`], all later ones are [`Order`]s; each line out is a [`Report`]. End of input is the
 //! node's lifeline: whoever started it is gone, and it ends at once.
@@ -7,6 +7,7 @@
 //! All times are microseconds on the host's monotonic clock (`CLOCK_MONOTONIC`), which all processes of a host share.
 
 pub mod managed;
+pub(crate) mod session;
 
 use std::net::SocketAddr;
 

@@ -19,7 +19,7 @@ use crate::com::handshake::HandshakeError;
 use crate::com::shaping::ShapeRules;
 use crate::config::NetConfig;
 use crate::core::Statistics;
-use crate::driver::{self, JoinFailure, Receiver, Shared, Started, Waiter, clock};
+use crate::driver::{self, JoinFailure, Receiver, Shared, Spawner, Started, Waiter, clock};
 use crate::id::{Id, Ring};
 use crate::message::{Contact, DESTINATIONS_MAX, Found, RouteError};
 use crate::metrics::Snapshot;
@@ -128,13 +128,13 @@ impl Node {
             }
         };
         for _ in 1..ID_DRAWS_MAX {
-            let joined = IdleNode::on(&listener, net, &config)?.join(access_points).await;
+            let joined = IdleNode::on(&listener, net, &config, Spawner::current())?.join(access_points).await;
             let taken = matches!(&joined, Err(NodeError::CouldNotJoin(JoinError::IdInUse(_))));
             if !taken || config.id.is_some() {
                 return joined;
             }
         }
-        IdleNode::on(&listener, net, &config)?.join(access_points).await
+        IdleNode::on(&listener, net, &config, Spawner::current())?.join(access_points).await
     }
 
     /// Finds the node that is responsible of a key.
@@ -371,10 +371,25 @@ impl IdleNode {
     /// # Errors
     /// [`NodeError::CouldNotConfig`], [`NodeError::NotOnRing`] or [`NodeError::CouldNotListen`].
     pub fn new(net: NetConfig, config: &NodeConfig) -> Result<IdleNode, NodeError> {
-        IdleNode::on(&listen(config.listen)?, net, config)
+        IdleNode::on(&listen(config.listen)?, net, config, Spawner::current())
     }
 
-    fn on(listener: &TcpListener, net: NetConfig, config: &NodeConfig) -> Result<IdleNode, NodeError> {
+    /// The same in a [`LocalSet`](tokio::task::LocalSet), in one of whose tasks it must be called: all of the node's tasks
+    /// belong to that set. While it is not polled the node stands still with its links open; when it is dropped, the node is
+    /// gone as if its process had been killed.
+    ///
+    /// # Errors
+    /// As [`IdleNode::new`].
+    pub fn new_local(net: NetConfig, config: &NodeConfig) -> Result<IdleNode, NodeError> {
+        IdleNode::on(&listen(config.listen)?, net, config, Spawner::LocalSet)
+    }
+
+    fn on(
+        listener: &TcpListener,
+        net: NetConfig,
+        config: &NodeConfig,
+        spawner: Spawner,
+    ) -> Result<IdleNode, NodeError> {
         let could_not_listen = |source| NodeError::CouldNotListen { listen: config.listen, source };
         let listener = listener.try_clone().map_err(could_not_listen)?;
         let listening = listener.local_addr().map_err(could_not_listen)?;
@@ -390,7 +405,7 @@ impl IdleNode {
         let seed = config.seed.map_or_else(random, Ok)?;
         let contact = Contact { id, access_point, incarnation: clock::incarnation() };
         let Started { shared, messages, events } =
-            driver::start(net, contact, seed, listener).map_err(could_not_listen)?;
+            driver::start(net, contact, seed, listener, spawner).map_err(could_not_listen)?;
         let config =
             NodeConfig { id: Some(id), listen: listening, advertise: Some(access_point), seed: Some(seed) };
         let node = Node { running: Arc::new(Running { shared, contact, net, config }) };

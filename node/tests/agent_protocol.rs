@@ -2,9 +2,9 @@
 
 mod agent_harness;
 
-use agent_harness::{Agent, hello, prepare, spawn};
+use agent_harness::{Agent, hello, preparation, spawn};
 use p2ps::agent::protocol::{
-    AGENT_PROTOCOL_VERSION, LIST_MAX, NODES_MAX, NOTICE_BYTES_MAX, NodeSlot, Notice, Request,
+    AGENT_PROTOCOL_VERSION, LIST_MAX, NODES_MAX, NOTICE_BYTES_MAX, NodeSlot, Notice, Preparation, Request,
 };
 use p2ps::id::Id;
 
@@ -71,10 +71,8 @@ fn a_line_without_end_ends_the_agent_at_its_bound() {
 fn preparations_that_cannot_be_are_refused() {
     let mut agent = Agent::start();
     agent.say(&hello(LEASE_MS));
-    let Request::Prepare { net, listen, metrics, sample_every_ms, nodes } = prepare(2) else {
-        unreachable!()
-    };
-    let with = |listen, nodes| Request::Prepare { net, listen, metrics, sample_every_ms, nodes };
+    let Preparation { listen, nodes, .. } = preparation(2);
+    let with = |listen, nodes| Request::Prepare(Preparation { listen, nodes, ..preparation(0) });
     let slot = |node: usize| NodeSlot { node: node as u32, id: Id(node as u64), seed: 0 };
     agent.say(&with(listen, (0..=NODES_MAX).map(slot).collect()));
     assert!(agent.problem().contains("at most 10000"));

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
-use p2ps::agent::protocol::{AGENT_PROTOCOL_VERSION, Action, ActionKind, HostFacts, NodeSlot, Notice};
+use p2ps::agent::protocol::{
+    AGENT_PROTOCOL_VERSION, Action, ActionKind, HostFacts, Isolation, NodeSlot, Notice,
+};
 use p2ps::control::{OperationReport, Outcome, Report};
 use p2ps::id::Id;
 use p2ps::message::RouteError;
@@ -199,6 +201,7 @@ fn plan() -> Plan {
         seed: 7,
         net: p2ps::config::NetConfig::default(),
         nodes: 3,
+        isolation: Isolation::Process,
         join_rate: Some(1.0),
         workload: vec![Workload::Lookup { rate: 1.0 }],
         timeline: vec![Step {

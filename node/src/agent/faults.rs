@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 
-use super::process::line;
+use super::body::line;
 use super::protocol::{GROUP_IDS_MAX, GROUPS_MAX, GroupIndex, LIST_MAX, NodeIndex, SHAPE_IDS_MAX, ShapeRule};
 use crate::com::shaping::LinkShape;
 use crate::control::Order;

@@ -11,6 +11,31 @@ pub(super) fn raise_open_files() {
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).ok();
 }
 
+/// Sees to it that this process may have `needed` open files: by a higher limit where that is permitted.
+///
+/// # Errors
+/// [`TooFewOpenFiles`]; what could be raised has been.
+pub(super) fn have_open_files(needed: u64) -> Result<(), TooFewOpenFiles> {
+    let allowed = || getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if allowed() < needed {
+        // Only root may raise the hard limit, and no higher than `fs.nr_open`.
+        setrlimit(Resource::Nofile, Rlimit { current: Some(needed), maximum: Some(needed) }).ok();
+    }
+    let allowed = allowed();
+    if allowed < needed { Err(TooFewOpenFiles { needed, allowed }) } else { Ok(()) }
+}
+
+/// The system allows too few open files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{needed} open files are needed, but the system allows this process {allowed}: raise the hard limit (`ulimit -Hn`, \
+     LimitNOFILE=, /etc/security/limits.conf; `sysctl fs.nr_open` bounds it), run fewer nodes a host, or use `isolation: process`"
+)]
+pub(super) struct TooFewOpenFiles {
+    pub(super) needed: u64,
+    pub(super) allowed: u64,
+}
+
 /// The facts of this host; what cannot be read stays empty or zero.
 pub(super) fn facts() -> HostFacts {
     HostFacts {

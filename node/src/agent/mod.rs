@@ -5,18 +5,21 @@
 //! clock, so their timing does not depend on the way to the orchestrator. End of input, or no word within the lease, and
 //! it kills every process that it started: the dead man's switch.
 
+mod body;
 pub mod clock;
 mod faults;
 mod host;
 pub mod lines;
 mod outlet;
 mod ports;
+mod preparation;
 mod process;
 pub mod protocol;
 mod roster;
 mod sampling;
 mod schedule;
 mod supervisor;
+mod task;
 
 use std::io::Read;
 

@@ -11,54 +11,15 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 
+use super::body::{Heard, Life, NodeEvent, ORDERS_BYTES, ORDERS_MAX, line};
 use super::lines::LineBuffer;
-use super::protocol::NodeIndex;
-use crate::control::{LINE_BYTES_MAX, Order, Report, Setup};
-
-/// The most orders that wait for a node that does not read; further ones are refused.
-const ORDERS_MAX: usize = 4096;
-
-/// How much of the waiting orders is written at once, in bytes.
-const WRITE_BYTES_MAX: usize = 16 << 10;
+use crate::control::{LINE_BYTES_MAX, Report, Setup};
 
 /// How much is read at once, in bytes.
 const READ_BYTES_MAX: usize = 16 << 10;
 
 /// How much of a node's standard error is kept: the last so many bytes.
 const STDERR_BYTES_MAX: usize = 4 << 10;
-
-/// One life of a node: from the start of a process to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Life {
-    pub(super) node: NodeIndex,
-    /// 1 for the node's first process.
-    pub(super) number: u32,
-}
-
-/// What came from a node's process.
-#[derive(Debug)]
-pub(super) struct NodeEvent {
-    pub(super) life: Life,
-    pub(super) what: Heard,
-}
-
-/// What was heard.
-#[derive(Debug)]
-pub(super) enum Heard {
-    /// What it said.
-    Words(Vec<Word>),
-    /// Something that is no report; no further word of it is heard.
-    Rubbish(String),
-    /// It closed its streams; the end of what it wrote to standard error.
-    Silence { stderr: String },
-}
-
-/// A report and the length of its line, in bytes.
-#[derive(Debug)]
-pub(super) struct Word {
-    pub(super) report: Report,
-    pub(super) bytes: usize,
-}
 
 /// A process that was started and has not been reaped: its number is its own.
 #[derive(Debug)]
@@ -126,14 +87,8 @@ impl Process {
         self.pid
     }
 
-    /// Gives the node an order. `false`: too many wait already, or it reads no more.
-    pub(super) fn order(&self, order: &Order) -> bool {
-        self.say(line(order))
-    }
-
-    /// The same for an order that is a line already: one that many are given takes room once.
-    pub(super) fn say(&self, line: Bytes) -> bool {
-        self.orders.try_send(line).is_ok()
+    pub(super) fn orders(&self) -> &mpsc::Sender<Bytes> {
+        &self.orders
     }
 
     /// Stops the process and its group (SIGSTOP). It can be killed nevertheless.
@@ -155,13 +110,6 @@ impl Process {
 fn signal(pid: Pid, signal: Signal) {
     // It can only fail where nothing of the group is left; its end is told of elsewhere.
     kill_process_group(pid, signal).ok();
-}
-
-/// A value as a line for a node.
-pub(super) fn line(value: &impl serde::Serialize) -> Bytes {
-    let mut line = serde_json::to_vec(value).expect("an order is plain data: nothing can fail");
-    line.push(b'\n');
-    line.into()
 }
 
 /// The task that talks with one process, until both of its output streams are closed.
@@ -233,7 +181,7 @@ impl Talk {
             match self.lines.next_line() {
                 Ok(None) => return if words.is_empty() { None } else { Some(Heard::Words(words)) },
                 Ok(Some(line)) => match serde_json::from_slice::<Report>(line) {
-                    Ok(report) => words.push(Word { report, bytes: line.len() }),
+                    Ok(report) => words.push(report),
                     Err(error) => break error.to_string(),
                 },
                 Err(error) => break error.to_string(),
@@ -267,7 +215,7 @@ impl Talk {
             Err(_) => self.close_stdin(),
         }
         if self.unwritten.is_empty() {
-            self.unwritten.shrink_to(WRITE_BYTES_MAX);
+            self.unwritten.shrink_to(ORDERS_BYTES);
         }
     }
 
@@ -276,7 +224,7 @@ impl Talk {
             None => self.close_stdin(),
             Some(order) => {
                 self.unwritten.extend_from_slice(&order);
-                while self.unwritten.len() < WRITE_BYTES_MAX
+                while self.unwritten.len() < ORDERS_BYTES
                     && let Ok(order) = self.orders.try_recv()
                 {
                     self.unwritten.extend_from_slice(&order);

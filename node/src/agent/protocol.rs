@@ -5,7 +5,7 @@
 //! orchestrator                              agent
 //!   Hello{version, run, lease}         ->
 //!                                      <-   Ready{version, host facts}
-//!   Prepare{net, listen, nodes}        ->                                   reserves a port for each node
+//!   Prepare{net, listen, nodes, …}     ->                                   reserves a port for each node
 //!                                      <-   Prepared{access points}
 //!   Schedule{actions} ...              ->                                   this host's slice
 //!   Addresses{all nodes} ...           ->                                   of all hosts: whom to join by
@@ -33,7 +33,7 @@ use crate::id::Id;
 use crate::metrics::Snapshot;
 
 /// The version of this protocol; agents of another version are refused.
-pub const AGENT_PROTOCOL_VERSION: u32 = 1;
+pub const AGENT_PROTOCOL_VERSION: u32 = 2;
 
 /// The most actions or addresses in one line; longer lists are sent in several lines.
 pub const LIST_MAX: usize = 4096;
@@ -79,18 +79,7 @@ pub enum Request {
         lease_ms: u64,
     },
     /// Which nodes this host will have.
-    Prepare {
-        /// The network's settings.
-        net: NetConfig,
-        /// The address that nodes listen on and are reached at.
-        listen: IpAddr,
-        /// Whether each node serves `/metrics` on loopback.
-        metrics: bool,
-        /// How often nodes are sampled, in milliseconds.
-        sample_every_ms: u64,
-        /// Its nodes.
-        nodes: Vec<NodeSlot>,
-    },
+    Prepare(Preparation),
     /// Actions for this host's nodes, in time order; more lines may follow until [`Request::Start`].
     Schedule {
         /// At most [`LIST_MAX`].
@@ -128,6 +117,44 @@ pub enum Request {
     Stop,
 }
 
+/// What a host needs to know before it has nodes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Preparation {
+    /// The network's settings.
+    pub net: NetConfig,
+    /// The address that nodes listen on and are reached at.
+    pub listen: IpAddr,
+    /// Whether each node serves `/metrics` on loopback.
+    pub metrics: bool,
+    /// How often nodes are sampled, in milliseconds.
+    pub sample_every_ms: u64,
+    /// What its nodes live in.
+    pub isolation: Isolation,
+    /// Its nodes.
+    pub nodes: Vec<NodeSlot>,
+}
+
+/// What a node lives in. It hears, says and counts the same in either.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Isolation {
+    /// A process of its own: nodes share nothing but the host.
+    #[default]
+    Process,
+    /// A task of its agent: thousands fit on a host, and share the agent's cores and fate.
+    Task,
+}
+
+impl Isolation {
+    /// The word that plans and the protocol have for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Isolation::Process => "process",
+            Isolation::Task => "task",
+        }
+    }
+}
+
 /// One node of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeSlot {
@@ -157,7 +184,7 @@ pub struct Action {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ActionKind {
-    /// Start its process; it joins by the nodes named, tried in turn, or creates the network where none is named.
+    /// Start it; it joins by the nodes named, tried in turn, or creates the network where none is named.
     /// A node that was killed or has left starts again with the same id and access point.
     Spawn {
         /// Whom to join by.
@@ -165,16 +192,17 @@ pub enum ActionKind {
     },
     /// It leaves gracefully.
     Leave,
-    /// Its process is killed (SIGKILL).
+    /// It is killed: its process by SIGKILL; of its task nothing runs on, and its sockets are closed as the kernel does it for
+    /// a process that was killed.
     Kill,
-    /// Its process is stopped (SIGSTOP): it neither hears nor speaks, and keeps its links.
+    /// It stands still, its process by SIGSTOP, its task by not being run: it neither hears nor speaks, and keeps its links.
     Pause,
-    /// Its process goes on (SIGCONT).
+    /// It goes on.
     Resume,
     /// From now on its links are shaped so, and in no other way; without rules they are healed.
     Shape {
         /// At most [`SHAPE_RULES_MAX`]; nodes in no group are not touched, and for one in several the last rule counts. They
-        /// stand until others take their place, also for processes of the node that start later.
+        /// stand until others take their place, also for the node's later lives.
         rules: Vec<ShapeRule>,
     },
     /// It looks a key up.
@@ -256,13 +284,13 @@ pub enum Notice {
         /// Each node's counters since its start.
         nodes: Vec<(NodeIndex, Snapshot)>,
     },
-    /// A node's process has ended.
+    /// A node's process or task has ended.
     Exited {
         /// The node.
         node: NodeIndex,
         /// When the agent saw it.
         at_us: u64,
-        /// How: `exit 0`, `signal 9`.
+        /// How: `exit 0`, `signal 9` (which a task that was killed says, too).
         status: String,
         /// Whether the schedule, or [`Request::Stop`], asked for it.
         expected: bool,

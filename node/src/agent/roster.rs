@@ -1,18 +1,17 @@
-//! The nodes of one host and their processes: who runs, who is to end, who has ended.
+//! The nodes of one host and their processes or tasks: who runs, who is to end, who has ended.
 //!
 //! Only [`Roster::reap`] reaps, in the same task that kills. So a process number that is killed is always that of a
 //! process that was started here: it cannot have been given to another meanwhile.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
-use std::path::PathBuf;
 
 use bytes::Bytes;
-use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
+use rustix::process::{Pid, WaitOptions, wait};
 use tokio::sync::mpsc;
 
+use super::body::{Body, Exit, Housing, Life, NodeEvent, line};
 use super::ports::Reservation;
-use super::process::{Life, NodeEvent, Process};
 use super::protocol::{NodeIndex, NodeSlot};
 use crate::access_point::AccessPoint;
 use crate::com::shaping::LinkShape;
@@ -27,7 +26,7 @@ const SILENCE_WAIT_US: u64 = 1_000_000;
 /// What all nodes of a host share.
 #[derive(Debug)]
 pub(super) struct Common {
-    pub(super) executable: PathBuf,
+    pub(super) housing: Housing,
     pub(super) net: NetConfig,
     pub(super) metrics: bool,
     pub(super) events: mpsc::Sender<NodeEvent>,
@@ -38,10 +37,13 @@ pub(super) struct Common {
 pub(super) struct Roster {
     common: Common,
     nodes: BTreeMap<NodeIndex, Node>,
+    /// Nodes that were started and have not ended.
+    living: HashSet<NodeIndex>,
+    /// Those of them that are processes.
     pids: HashMap<Pid, NodeIndex>,
     /// Told to leave, and killed if they have not until then (microseconds).
     leaving: Vec<(Life, u64)>,
-    /// Reaped, but not yet silent.
+    /// Ended, but not yet silent.
     fading: Vec<(Life, Ended, u64)>,
 }
 
@@ -55,7 +57,7 @@ struct Node {
 
 #[derive(Debug)]
 struct Running {
-    process: Process,
+    body: Body,
     listening: bool,
     paused: bool,
     ending: Option<Ending>,
@@ -63,7 +65,7 @@ struct Running {
     silent: Option<String>,
 }
 
-/// Why a process is to end.
+/// Why a node is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ending {
     /// It leaves gracefully.
@@ -74,7 +76,7 @@ enum Ending {
     Condemned,
 }
 
-/// How a process ended.
+/// How a node ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Ended {
     pub(super) node: NodeIndex,
@@ -87,12 +89,12 @@ pub(super) struct Ended {
 /// Why nothing was started.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StartError {
-    /// Its last process has been told to end, but has not yet.
-    #[error("its last process has not ended yet")]
+    /// It has been told to end, but has not yet.
+    #[error("its last life has not ended yet")]
     Ending,
     #[error("the node is running already")]
     Running,
-    #[error("its process cannot be started: {0}")]
+    #[error("it cannot be started: {0}")]
     System(#[from] io::Error),
 }
 
@@ -102,7 +104,14 @@ impl Roster {
         let node = |(slot, reservation)| Node { slot, reservation, lives: 0, running: None };
         let nodes = slots.into_iter().zip(reservations).map(node).map(|node| (node.slot.node, node));
         let nodes = nodes.collect();
-        Roster { common, nodes, pids: HashMap::new(), leaving: Vec::new(), fading: Vec::new() }
+        Roster {
+            common,
+            nodes,
+            living: HashSet::new(),
+            pids: HashMap::new(),
+            leaving: Vec::new(),
+            fading: Vec::new(),
+        }
     }
 
     /// Whether the node is one of this host's.
@@ -115,12 +124,12 @@ impl Roster {
         self.nodes.iter().map(|(index, node)| (*index, node.reservation.address().into()))
     }
 
-    /// Whether no process of this host's nodes runs, and all that they said has been heard.
+    /// Whether none of this host's nodes runs, and all that they said has been heard.
     pub(super) fn is_quiet(&self) -> bool {
-        self.pids.is_empty() && self.fading.is_empty()
+        self.living.is_empty() && self.fading.is_empty()
     }
 
-    /// Starts a node's process, which joins by `join` and shapes its links by `shapes`.
+    /// Starts a node, which joins by `join` and shapes its links by `shapes`.
     pub(super) fn start(
         &mut self,
         index: NodeIndex,
@@ -145,29 +154,32 @@ impl Roster {
         };
         let life = Life { node: index, number: node.lives + 1 };
         node.reservation.release();
-        let started = Process::start(&self.common.executable, &setup, life, self.common.events.clone());
-        let process = started.inspect_err(|_| node.reservation.hold())?;
+        let started = self.common.housing.start(&setup, life, self.common.events.clone());
+        let body = started.inspect_err(|_| node.reservation.hold())?;
         node.lives = life.number;
-        self.pids.insert(process.pid(), index);
-        node.running = Some(Running { process, listening: false, paused: false, ending: None, silent: None });
+        self.living.insert(index);
+        if let Body::Process(process) = &body {
+            self.pids.insert(process.pid(), index);
+        }
+        node.running = Some(Running { body, listening: false, paused: false, ending: None, silent: None });
         Ok(())
     }
 
-    /// Kills a node's process; the schedule wants it. `false`: it does not run.
+    /// Kills a node; the schedule wants it. `false`: it does not run.
     pub(super) fn kill(&mut self, index: NodeIndex) -> bool {
         self.end(index, Ending::Killed)
     }
 
-    /// Kills the process of a node that misbehaved, if that life has not ended already.
+    /// Kills a node that misbehaved, if that life has not ended already.
     pub(super) fn condemn(&mut self, life: Life) {
         if self.nodes.get(&life.node).is_some_and(|node| node.lives == life.number) {
             self.end(life.node, Ending::Condemned);
         }
     }
 
-    /// Kills all processes.
+    /// Kills all nodes.
     pub(super) fn kill_all(&mut self) {
-        let nodes: Vec<NodeIndex> = self.pids.values().copied().collect();
+        let nodes: Vec<NodeIndex> = self.living.iter().copied().collect();
         for index in nodes {
             self.kill(index);
         }
@@ -180,7 +192,7 @@ impl Roster {
         if running.ending != Some(Ending::Condemned) {
             running.ending = Some(ending);
         }
-        running.process.kill();
+        running.body.kill();
         true
     }
 
@@ -188,7 +200,7 @@ impl Roster {
     pub(super) fn leave(&mut self, index: NodeIndex, until_us: u64) -> bool {
         let Some(node) = self.nodes.get_mut(&index) else { return false };
         let Some(running) = &mut node.running else { return false };
-        let told = running.ending.is_none() && running.process.order(&Order::Leave);
+        let told = running.ending.is_none() && running.body.order(&Order::Leave);
         if told {
             running.ending = Some(Ending::Leaving);
             self.leaving.push((Life { node: index, number: node.lives }, until_us));
@@ -220,14 +232,14 @@ impl Roster {
         overdue
     }
 
-    /// Pauses a node's process, or lets it go on. `false`: it does not run, or is being killed.
+    /// Pauses a node, or lets it go on. `false`: it does not run, or is being killed.
     pub(super) fn pause(&mut self, index: NodeIndex, paused: bool) -> bool {
         let running = self.nodes.get_mut(&index).and_then(|node| node.running.as_mut());
         let Some(running) = running.filter(|running| running.lives()) else { return false };
         running.paused = paused;
         match paused {
-            true => running.process.pause(),
-            false => running.process.resume(),
+            true => running.body.pause(),
+            false => running.body.resume(),
         }
         true
     }
@@ -237,7 +249,7 @@ impl Roster {
         for node in self.nodes.values_mut() {
             if let Some(running) = node.running.as_mut().filter(|running| running.paused) {
                 running.paused = false;
-                running.process.resume();
+                running.body.resume();
             }
         }
     }
@@ -245,19 +257,24 @@ impl Roster {
     /// Gives an order to a node that is running and accepts links. `false`: it is not, is paused, or does not read its
     /// orders. A paused node could begin nothing in time; what it was told would all come at once when it goes on.
     pub(super) fn order(&self, index: NodeIndex, order: &Order) -> bool {
+        self.tell(index, || line(order))
+    }
+
+    fn tell(&self, index: NodeIndex, order: impl FnOnce() -> Bytes) -> bool {
         let running = self.nodes.get(&index).and_then(|node| node.running.as_ref());
-        running.is_some_and(|running| running.listening && !running.paused && running.process.order(order))
+        running.is_some_and(|running| running.listening && !running.paused && running.body.say(order()))
     }
 
     /// Gives an order, as a line, to a node whatever it does; it obeys when it can. `false`: it does not read its orders.
     pub(super) fn say(&self, index: NodeIndex, line: Bytes) -> bool {
         let running = self.nodes.get(&index).and_then(|node| node.running.as_ref());
-        running.filter(|running| running.lives()).is_none_or(|running| running.process.say(line))
+        running.filter(|running| running.lives()).is_none_or(|running| running.body.say(line))
     }
 
     /// Asks all running nodes for a sample; gives back who was asked.
     pub(super) fn ask_samples(&self) -> HashSet<NodeIndex> {
-        self.pids.values().copied().filter(|index| self.order(*index, &Order::Sample)).collect()
+        let order = line(&Order::Sample);
+        self.living.iter().copied().filter(|index| self.tell(*index, || order.clone())).collect()
     }
 
     /// A node accepts links.
@@ -270,7 +287,7 @@ impl Roster {
         }
     }
 
-    /// A process has closed its streams. Gives back how it ended, if it has.
+    /// A node will say nothing more. Gives back how it ended, if it has.
     pub(super) fn silent(&mut self, life: Life, stderr: String) -> Option<Ended> {
         if let Some(position) = self.fading.iter().position(|(fading, ..)| *fading == life) {
             let (_, ended, _) = self.fading.swap_remove(position);
@@ -286,37 +303,38 @@ impl Roster {
         None
     }
 
-    /// Reaps all processes that have ended. Gives back how those ended that have fallen silent, and all nodes whose
-    /// process is gone.
-    pub(super) fn reap(&mut self, now_us: u64) -> (Vec<Ended>, Vec<NodeIndex>) {
-        let (mut told, mut gone) = (Vec::new(), Vec::new());
+    /// Reaps all processes that have ended; gives back whose they were, and how they ended.
+    pub(super) fn reap(&mut self) -> Vec<(NodeIndex, Exit)> {
+        let mut ended = Vec::new();
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             // A process that could not be talked with was never entered; it is only reaped.
-            let Some(index) = self.pids.remove(&pid) else { continue };
-            let Some(node) = self.nodes.get_mut(&index) else { continue };
-            let Some(running) = node.running.take() else { continue };
-            node.reservation.hold();
-            gone.push(index);
-            let expected = match running.ending {
-                None | Some(Ending::Condemned) => false,
-                Some(Ending::Killed) => true,
-                Some(Ending::Leaving) => status.exit_status() == Some(0),
-            };
-            let ended = Ended {
-                node: index,
-                at_us: now_us,
-                status: describe(status),
-                expected,
-                stderr: String::new(),
-            };
-            let life = Life { node: index, number: node.lives };
-            match running.silent {
-                Some(stderr) if !expected => told.push(Ended { stderr, ..ended }),
-                Some(_) => told.push(ended),
-                None => self.fading.push((life, ended, now_us + SILENCE_WAIT_US)),
+            ended.extend(self.pids.remove(&pid).map(|index| (index, status.into())));
+        }
+        ended
+    }
+
+    /// A node's process or task has ended. Gives back how, if it has fallen silent already.
+    pub(super) fn ended(&mut self, now_us: u64, index: NodeIndex, exit: Exit) -> Option<Ended> {
+        let node = self.nodes.get_mut(&index)?;
+        let running = node.running.take()?;
+        self.living.remove(&index);
+        node.reservation.hold();
+        let expected = match running.ending {
+            None | Some(Ending::Condemned) => false,
+            Some(Ending::Killed) => true,
+            Some(Ending::Leaving) => exit == Exit::Code(0),
+        };
+        let ended =
+            Ended { node: index, at_us: now_us, status: exit.to_string(), expected, stderr: String::new() };
+        let life = Life { node: index, number: node.lives };
+        match running.silent {
+            Some(stderr) if !expected => Some(Ended { stderr, ..ended }),
+            Some(_) => Some(ended),
+            None => {
+                self.fading.push((life, ended, now_us + SILENCE_WAIT_US));
+                None
             }
         }
-        (told, gone)
     }
 
     /// Gives up on the silence of processes that ended long ago: something else holds their streams.
@@ -331,13 +349,5 @@ impl Roster {
 impl Running {
     fn lives(&self) -> bool {
         matches!(self.ending, None | Some(Ending::Leaving))
-    }
-}
-
-fn describe(status: WaitStatus) -> String {
-    match (status.exit_status(), status.terminating_signal()) {
-        (Some(code), _) => format!("exit {code}"),
-        (None, Some(signal)) => format!("signal {signal}"),
-        (None, None) => format!("status {:#x}", status.as_raw()),
     }
 }

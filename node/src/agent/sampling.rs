@@ -8,6 +8,12 @@ use crate::metrics::Snapshot;
 /// Samples are told of in several notices where they are larger than this, in bytes.
 const NOTICE_BYTES: usize = 256 << 10;
 
+/// The text of a sample, without what it has any number of, in bytes.
+const SAMPLE_BYTES: usize = 1024;
+
+/// The text of a count and what it counts, in bytes.
+const COUNT_BYTES: usize = 24;
+
 /// The samples of one interval.
 #[derive(Debug)]
 pub(super) struct Sampling {
@@ -49,16 +55,10 @@ impl Sampling {
         rest
     }
 
-    /// Takes a node's answer in, `bytes` long; gives back what is ready to be told.
-    pub(super) fn answer(
-        &mut self,
-        now_us: u64,
-        node: NodeIndex,
-        sample: Snapshot,
-        bytes: usize,
-    ) -> Option<Notice> {
+    /// Takes a node's answer in; gives back what is ready to be told.
+    pub(super) fn answer(&mut self, now_us: u64, node: NodeIndex, sample: Snapshot) -> Option<Notice> {
+        self.answers_bytes += bytes(&sample);
         self.answers.push((node, sample));
-        self.answers_bytes += bytes;
         let complete = self.awaited.remove(&node) && self.awaited.is_empty();
         if complete || self.answers_bytes >= NOTICE_BYTES { self.flush(now_us) } else { None }
     }
@@ -75,9 +75,18 @@ impl Sampling {
     }
 }
 
+/// About how long a sample is as text, in bytes, and rather more than less.
+fn bytes(sample: &Snapshot) -> usize {
+    let histograms = [&sample.hop_latency_us, &sample.lookup_latency_us, &sample.lookup_hops];
+    let buckets: usize = histograms.iter().map(|histogram| histogram.0.len()).sum();
+    let reasons: usize = sample.lookups_failed.iter().map(|(reason, _)| reason.len() + COUNT_BYTES).sum();
+    SAMPLE_BYTES + COUNT_BYTES * buckets + reasons
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Histogram;
 
     fn told(notice: Option<Notice>) -> Vec<NodeIndex> {
         match notice {
@@ -87,13 +96,18 @@ mod tests {
         }
     }
 
+    fn large() -> Snapshot {
+        let buckets = (0..NOTICE_BYTES / COUNT_BYTES).map(|value| (value as u64, 1)).collect();
+        Snapshot { hop_latency_us: Histogram(buckets), ..Snapshot::default() }
+    }
+
     #[test]
     fn an_interval_is_told_once_all_have_answered_or_are_gone() {
         let mut sampling = Sampling::new(1000, 500);
         assert!(told(sampling.tick(499, || unreachable!())).is_empty());
         assert!(told(sampling.tick(500, || HashSet::from([1, 2, 3]))).is_empty());
-        assert!(told(sampling.answer(510, 1, Snapshot::default(), 10)).is_empty());
-        assert!(told(sampling.answer(511, 3, Snapshot::default(), 10)).is_empty());
+        assert!(told(sampling.answer(510, 1, Snapshot::default())).is_empty());
+        assert!(told(sampling.answer(511, 3, Snapshot::default())).is_empty());
         assert_eq!(told(sampling.gone(512, 2)), [1, 3]);
         assert_eq!(sampling.next_us(), 1500);
     }
@@ -102,10 +116,10 @@ mod tests {
     fn what_is_late_is_told_with_the_next_interval_and_what_is_large_in_parts() {
         let mut sampling = Sampling::new(1000, 0);
         sampling.tick(0, || HashSet::from([1, 2]));
-        assert!(told(sampling.answer(10, 1, Snapshot::default(), 10)).is_empty());
+        assert!(told(sampling.answer(10, 1, Snapshot::default())).is_empty());
         assert_eq!(told(sampling.tick(5_400, || HashSet::from([1, 2]))), [1]);
         assert_eq!(sampling.next_us(), 6000, "intervals that were missed are skipped");
-        assert_eq!(told(sampling.answer(5_410, 1, Snapshot::default(), NOTICE_BYTES)), [1]);
-        assert_eq!(told(sampling.answer(5_411, 2, Snapshot::default(), 10)), [2]);
+        assert_eq!(told(sampling.answer(5_410, 1, large())), [1]);
+        assert_eq!(told(sampling.answer(5_411, 2, Snapshot::default())), [2]);
     }
 }

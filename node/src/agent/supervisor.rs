@@ -1,23 +1,22 @@
 //! What an agent does with what it hears: from the orchestrator, from its nodes, and from the clock.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use super::AgentError;
+use super::body::{Exit, Heard, Life, NodeEvent};
 use super::clock::{monotonic_us, unix_us};
 use super::faults::Faults;
 use super::host;
 use super::outlet::Outlet;
-use super::ports;
-use super::process::{Heard, Life, NodeEvent, Word};
+use super::preparation::prepare;
 use super::protocol::{
-    ADDRESSES_MAX, AGENT_PROTOCOL_VERSION, Action, ActionKind, LIST_MAX, NODES_MAX, NodeIndex, NodeSlot,
-    Notice, Request, ShapeRule,
+    ADDRESSES_MAX, AGENT_PROTOCOL_VERSION, Action, ActionKind, LIST_MAX, NodeIndex, Notice, Request,
+    ShapeRule,
 };
-use super::roster::{Common, Ended, Roster, StartError};
+use super::roster::{Ended, Roster, StartError};
 use super::sampling::Sampling;
 use super::schedule::Slice;
 use crate::access_point::AccessPoint;
@@ -48,7 +47,6 @@ const ACTIONS_PER_TURN: usize = 32;
 pub(super) struct Supervisor {
     outlet: Outlet,
     events: mpsc::Sender<NodeEvent>,
-    executable: PathBuf,
     phase: Phase,
     lease_us: u64,
     /// When the orchestrator was last heard.
@@ -85,7 +83,6 @@ impl Supervisor {
         Supervisor {
             outlet,
             events,
-            executable: executable(),
             phase: Phase::Fresh,
             lease_us: HELLO_WAIT_US,
             heard_us: now_us,
@@ -152,12 +149,10 @@ impl Supervisor {
                 self.outlet.say(&Notice::Clock { token, monotonic_us: monotonic_us(), unix_us: unix_us() });
             }
             (Request::Renew, _) => {}
-            (Request::Prepare { net, listen, metrics, sample_every_ms, nodes }, Phase::Greeted) => {
-                let common =
-                    Common { executable: self.executable.clone(), net, metrics, events: self.events.clone() };
-                self.sample_every_us =
-                    sample_every_ms.clamp(*SAMPLE_EVERY_MS.start(), *SAMPLE_EVERY_MS.end()) * 1000;
-                match prepare(common, listen, nodes) {
+            (Request::Prepare(preparation), Phase::Greeted) => {
+                let (least, most) = SAMPLE_EVERY_MS.into_inner();
+                self.sample_every_us = preparation.sample_every_ms.clamp(least, most) * 1000;
+                match prepare(preparation, self.events.clone()) {
                     Ok(roster) => self.prepared(roster),
                     Err(error) => self.problem(error),
                 }
@@ -356,8 +351,8 @@ impl Supervisor {
         let NodeEvent { life, what } = event;
         match what {
             Heard::Words(words) => {
-                for word in words {
-                    self.word(life, word);
+                for report in words {
+                    self.word(life, report);
                 }
             }
             Heard::Rubbish(error) => {
@@ -373,15 +368,15 @@ impl Supervisor {
                 let ended = self.roster.as_mut().and_then(|roster| roster.silent(life, stderr));
                 self.exited(ended);
             }
+            Heard::Ended(exit) => self.ended(life.node, exit),
         }
     }
 
-    fn word(&mut self, life: Life, word: Word) {
-        let Word { report, bytes } = word;
+    fn word(&mut self, life: Life, report: Report) {
         match report {
             Report::Sample(sample) => {
                 let Some(sampling) = &mut self.sampling else { return };
-                if let Some(notice) = sampling.answer(monotonic_us(), life.node, *sample, bytes) {
+                if let Some(notice) = sampling.answer(monotonic_us(), life.node, *sample) {
                     self.outlet.say(&notice);
                 }
                 return;
@@ -396,19 +391,23 @@ impl Supervisor {
         self.outlet.say(&Notice::Node { node: life.node, report });
     }
 
-    /// Reaps what has ended, and starts again what waited for it.
+    /// Reaps the processes that have ended.
     pub(super) fn reap(&mut self) {
-        let Some(roster) = &mut self.roster else { return };
-        let now_us = monotonic_us();
-        let (told, gone) = roster.reap(now_us);
-        self.exited(told);
-        for node in gone {
-            self.not_sampled(node);
-            if let Phase::Running { start_us } = self.phase
-                && let Some(action) = self.deferred.remove(&node)
-            {
-                self.spawn(action, start_us);
-            }
+        let ended = self.roster.as_mut().map_or_else(Vec::new, Roster::reap);
+        for (node, exit) in ended {
+            self.ended(node, exit);
+        }
+    }
+
+    /// A node has ended: starts it again, if that waited for it.
+    fn ended(&mut self, node: NodeIndex, exit: Exit) {
+        let ended = self.roster.as_mut().and_then(|roster| roster.ended(monotonic_us(), node, exit));
+        self.exited(ended);
+        self.not_sampled(node);
+        if let Phase::Running { start_us } = self.phase
+            && let Some(action) = self.deferred.remove(&node)
+        {
+            self.spawn(action, start_us);
         }
     }
 
@@ -487,7 +486,7 @@ impl Phase {
 fn name(request: &Request) -> &'static str {
     match request {
         Request::Hello { .. } => "hello",
-        Request::Prepare { .. } => "prepare",
+        Request::Prepare(_) => "prepare",
         Request::Schedule { .. } => "schedule",
         Request::Addresses { .. } => "addresses",
         Request::Groups { .. } => "groups",
@@ -497,35 +496,4 @@ fn name(request: &Request) -> &'static str {
         Request::Halt => "halt",
         Request::Stop => "stop",
     }
-}
-
-/// This very binary: nodes run what their agent is.
-fn executable() -> PathBuf {
-    match std::env::current_exe() {
-        Ok(path) if path.exists() => path,
-        // It was replaced or removed meanwhile; the kernel still has it.
-        _ => Path::new("/proc/self/exe").to_owned(),
-    }
-}
-
-fn prepare(common: Common, listen: std::net::IpAddr, nodes: Vec<NodeSlot>) -> Result<Roster, String> {
-    if nodes.len() > NODES_MAX {
-        return Err(format!("{} nodes were asked for; an agent takes at most {NODES_MAX}", nodes.len()));
-    }
-    let ring = common.net.ring();
-    let mut seen = std::collections::HashSet::new();
-    for NodeSlot { node, id, .. } in &nodes {
-        if !seen.insert(*node) {
-            return Err(format!("node {node} was given twice"));
-        }
-        if !ring.contains(*id) {
-            return Err(format!("the id {id} of node {node} does not lie on the ring of {ring} ids"));
-        }
-    }
-    if listen.is_unspecified() {
-        return Err(format!("{listen} is no address at which nodes can be reached"));
-    }
-    let reservations = ports::reserve(listen, nodes.len())
-        .map_err(|error| format!("ports for {} nodes cannot be had: {error}", nodes.len()))?;
-    Ok(Roster::new(common, nodes, reservations))
 }

@@ -140,7 +140,7 @@ impl Dials {
 pub(super) fn start(shared: &Arc<Shared>, state: &mut State) {
     for target in std::mem::take(&mut state.dials.wanted) {
         if let Some(dial) = state.dials.under_way.get_mut(&target) {
-            dial.task = Some(shared.runtime.spawn(dial_to(shared.clone(), target)).abort_handle());
+            dial.task = Some(shared.spawner.spawn(dial_to(shared.clone(), target)));
         }
     }
 }
@@ -242,8 +242,8 @@ fn begin_handshake(shared: &Arc<Shared>, stream: TcpStream, address: SocketAddr)
     {
         oldest.abort();
     }
-    let handshake = shared.runtime.spawn(take_in(shared.clone(), stream, address, number));
-    dials.handshakes.push_back((number, handshake.abort_handle()));
+    let handshake = shared.spawner.spawn(take_in(shared.clone(), stream, address, number));
+    dials.handshakes.push_back((number, handshake));
 }
 
 async fn take_in(shared: Arc<Shared>, mut stream: TcpStream, address: SocketAddr, number: u64) {

@@ -10,6 +10,7 @@ pub mod clock;
 mod dial;
 mod mailbox;
 mod shape;
+mod spawner;
 mod state;
 mod task;
 
@@ -17,11 +18,11 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::net::TcpListener;
-use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 pub(crate) use dial::settings_at;
 pub(crate) use mailbox::Receiver;
+pub(crate) use spawner::Spawner;
 pub(crate) use state::{JoinFailure, State, Waiter};
 pub use state::{LookupEnd, NodeEvent};
 
@@ -35,11 +36,11 @@ use crate::peer::{Command, Delivery, Input, Peer};
 use crate::time::Time;
 use mailbox::{Overflow, mailbox};
 
-/// A running node: its state, and the runtime that its tasks run on.
+/// A running node: its state, and what its tasks run on.
 #[derive(Debug)]
 pub(crate) struct Shared {
     state: Mutex<State>,
-    runtime: Handle,
+    spawner: Spawner,
     /// Told when the links' rules have changed.
     shaped: Notify,
 }
@@ -51,7 +52,8 @@ pub(crate) struct Started {
     pub(crate) events: Receiver<NodeEvent>,
 }
 
-/// Starts a node that accepts links and is in no network yet. Must be called on a tokio runtime with I/O and time.
+/// Starts a node that accepts links and is in no network yet, its tasks by `spawner`. Must be called on a tokio runtime with
+/// I/O and time.
 ///
 /// # Errors
 /// A listener that tokio cannot take.
@@ -60,6 +62,7 @@ pub(crate) fn start(
     me: Contact,
     seed: u64,
     listener: std::net::TcpListener,
+    spawner: Spawner,
 ) -> io::Result<Started> {
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
@@ -67,11 +70,10 @@ pub(crate) fn start(
         mailbox(MESSAGES_WAITING_MAX, MESSAGES_WAITING_BYTES_MAX, Overflow::DropNewest);
     let (events_in, events) = mailbox(EVENTS_WAITING_MAX, usize::MAX, Overflow::DropOldest);
     let state = State::new(Peer::new(net, me, seed), Shaper::new(seed), messages_in, events_in);
-    let runtime = Handle::current();
-    let shared = Arc::new(Shared { state: Mutex::new(state), runtime, shaped: Notify::new() });
-    let acceptor = shared.runtime.spawn(dial::accept(shared.clone(), listener));
-    shared.lock().acceptor = Some(acceptor.abort_handle());
-    shared.runtime.spawn(task::DriverTask::new(shared.clone()));
+    let shared = Arc::new(Shared { state: Mutex::new(state), spawner, shaped: Notify::new() });
+    let acceptor = shared.spawner.spawn(dial::accept(shared.clone(), listener));
+    shared.lock().acceptor = Some(acceptor);
+    shared.spawner.spawn(task::DriverTask::new(shared.clone()));
     Ok(Started { shared, messages, events })
 }
 

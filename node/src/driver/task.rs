@@ -36,7 +36,7 @@ pub(super) fn start_link(
         return false;
     };
     let frames = FrameReader::default();
-    shared.runtime.spawn(LinkTask { shared: shared.clone(), key, contact, reader, frames, ended: None });
+    shared.spawner.spawn(LinkTask { shared: shared.clone(), key, contact, reader, frames, ended: None });
     true
 }
 

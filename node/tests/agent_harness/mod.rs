@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use p2ps::access_point::AccessPoint;
 use p2ps::agent::clock::monotonic_us;
 use p2ps::agent::protocol::{
-    AGENT_PROTOCOL_VERSION, Action, ActionKind, NodeIndex, NodeSlot, Notice, Request,
+    AGENT_PROTOCOL_VERSION, Action, ActionKind, Isolation, NodeIndex, NodeSlot, Notice, Preparation, Request,
 };
 use p2ps::config::NetConfig;
 use p2ps::control::Report;
@@ -62,10 +62,15 @@ impl Agent {
 
     /// An agent that was greeted, with `nodes` nodes (ids 1000, 2000, …) prepared and sampled every 100 ms.
     pub(crate) fn prepared(nodes: u32, lease_ms: u64) -> (Agent, Vec<AccessPoint>) {
+        Agent::prepared_in(Isolation::Process, nodes, lease_ms)
+    }
+
+    /// The same, with the nodes in processes or tasks.
+    pub(crate) fn prepared_in(isolation: Isolation, nodes: u32, lease_ms: u64) -> (Agent, Vec<AccessPoint>) {
         let mut agent = Agent::start();
         agent.say(&hello(lease_ms));
         agent.wait_for("ready", |notice| matches!(notice, Notice::Ready { .. }));
-        agent.say(&prepare(nodes));
+        agent.say(&Request::Prepare(Preparation { isolation, ..preparation(nodes) }));
         let notice = agent.wait_for("prepared", |notice| matches!(notice, Notice::Prepared { .. }));
         let Notice::Prepared { nodes } = notice else { unreachable!() };
         (agent, nodes.into_iter().map(|(_, access_point)| access_point).collect())
@@ -198,12 +203,17 @@ pub(crate) fn hello(lease_ms: u64) -> Request {
 }
 
 pub(crate) fn prepare(nodes: u32) -> Request {
+    Request::Prepare(preparation(nodes))
+}
+
+pub(crate) fn preparation(nodes: u32) -> Preparation {
     let slot = |node| NodeSlot { node, id: Id(1000 * (u64::from(node) + 1)), seed: u64::from(node) };
-    Request::Prepare {
+    Preparation {
         net: NetConfig::default(),
         listen: [127, 0, 0, 1].into(),
         metrics: false,
         sample_every_ms: 100,
+        isolation: Isolation::Process,
         nodes: (0..nodes).map(slot).collect(),
     }
 }

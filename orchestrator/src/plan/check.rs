@@ -5,6 +5,7 @@ mod whole;
 
 use std::time::Duration;
 
+use p2ps::agent::protocol::Isolation;
 use p2ps::config::{Geometry, NetConfig};
 use p2ps::core::geometry::{at_most_hops, at_most_links};
 
@@ -12,7 +13,9 @@ use super::decode::Field;
 use super::diagnose::{PROBLEMS_MAX, Problem};
 use super::document::{Document, ValueIndex};
 use super::expect::Expect;
-use super::schema::{RawAtMost, RawGeometry, RawJoin, RawKeys, RawNetwork, RawPlan, RawWorkload};
+use super::schema::{
+    RawAtMost, RawGeometry, RawIsolation, RawJoin, RawKeys, RawNetwork, RawPlan, RawWorkload,
+};
 use super::units::{Name, Rate, Unit};
 use super::{EXPECTATIONS_MAX, Expectation, NODES_MAX, Plan, WORKLOADS_MAX, Workload, join_time};
 
@@ -32,6 +35,14 @@ pub(crate) fn check(raw: RawPlan, document: &Document) -> Result<Plan, Vec<Probl
             checker.problems.truncate(PROBLEMS_MAX);
             Err(checker.problems)
         }
+    }
+}
+
+fn isolation(raw: Option<RawIsolation>) -> Isolation {
+    match raw {
+        None => Isolation::default(),
+        Some(RawIsolation::Process) => Isolation::Process,
+        Some(RawIsolation::Task) => Isolation::Task,
     }
 }
 
@@ -91,6 +102,7 @@ impl Checker<'_> {
             seed: seed?,
             net: net?,
             nodes,
+            isolation: isolation(raw.isolation),
             join_rate,
             workload: workload.into_iter().map(|At(workload, _)| workload).collect(),
             timeline: timeline.into_iter().map(|At(step, _)| step).collect(),

@@ -20,6 +20,7 @@ use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
+use p2ps::agent::protocol::Isolation;
 use p2ps::com::shaping::LinkShape;
 use p2ps::config::NetConfig;
 use serde::Serialize;
@@ -33,7 +34,8 @@ pub use self::resolved::resolved_yaml;
 pub use self::schema::json_schema;
 pub use self::units::{DURATION_MAX, NAME_CHARACTERS_MAX, RATE_MAX, duration_text};
 
-/// The most nodes of a run, with those that join later.
+/// The most nodes of a run, with those that join later. How many of them one host takes is the agents' to say
+/// ([`p2ps::agent::protocol::NODES_MAX`]), and checked when a run has its hosts.
 pub const NODES_MAX: u32 = 100_000;
 
 /// The most steps of a timeline.
@@ -102,6 +104,8 @@ pub struct Plan {
     pub net: NetConfig,
     /// How many nodes join at the start.
     pub nodes: u32,
+    /// What they live in.
+    pub isolation: Isolation,
     /// Nodes a second that join at the start; `None`: all at once.
     pub join_rate: Option<f64>,
     /// What is asked of the network all along.

@@ -27,6 +27,7 @@ fn write_plan(out: &mut String, plan: &Plan) -> std::fmt::Result {
     writeln!(out, "  geometry: {}", geometry_text(plan.net.geometry()))?;
     writeln!(out, "  successors: {}", plan.net.successors())?;
     writeln!(out, "nodes: {}", plan.nodes)?;
+    writeln!(out, "isolation: {}", plan.isolation.as_str())?;
     match plan.join_rate {
         Some(rate) => writeln!(out, "join: {{rate: {rate}/s}}")?,
         None => writeln!(out, "join: at_once")?,

@@ -61,6 +61,8 @@ pub(crate) struct RawPlan {
     pub(crate) network: Option<RawNetwork>,
     /// How many nodes join at the start.
     pub(crate) nodes: Field<u32>,
+    /// What nodes live in. Default: `process`.
+    pub(crate) isolation: Option<RawIsolation>,
     /// How fast they join. Default: `{rate: 20/s}`.
     pub(crate) join: Option<RawJoin>,
     /// What is asked of the network all along. Default: nothing.
@@ -72,6 +74,17 @@ pub(crate) struct RawPlan {
     pub(crate) duration: Option<Field<Duration>>,
     /// What must hold for the run to pass: `lookup.success >= 99.9%`, `lookup.hops.p99 <= 8`, `ring.converged within 15s of 30s`.
     pub(crate) expect: Option<Vec<Field<Expect>>>,
+}
+
+/// What nodes live in. They hear, say and count the same in either.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "isolation")]
+pub(crate) enum RawIsolation {
+    /// A process for each: nodes share nothing but their host. For hundreds of nodes a host.
+    Process,
+    /// All nodes of a host in its agent's process: they share its cores. For thousands of nodes a host.
+    Task,
 }
 
 /// The overlay's settings, the same for all nodes.

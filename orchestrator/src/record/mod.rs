@@ -71,12 +71,26 @@ pub enum RecordError {
 
 #[cfg(test)]
 mod tests {
+    use p2ps::agent::protocol::Isolation;
+
     use crate::plan::Plan;
 
     /// A plan of nothing in particular.
     pub(super) fn plan() -> Plan {
         let (name, duration) = ("test".to_owned(), std::time::Duration::from_secs(10));
         let (net, workload, timeline, expect) = Default::default();
-        Plan { name, seed: 7, net, nodes: 4, join_rate: None, workload, timeline, duration, expect }
+        let isolation = Isolation::Process;
+        Plan {
+            name,
+            seed: 7,
+            net,
+            nodes: 4,
+            isolation,
+            join_rate: None,
+            workload,
+            timeline,
+            duration,
+            expect,
+        }
     }
 }

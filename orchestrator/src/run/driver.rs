@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use p2ps::agent::clock::monotonic_us;
-use p2ps::agent::protocol::{AGENT_PROTOCOL_VERSION, NodeSlot, Notice, Request};
+use p2ps::agent::protocol::{AGENT_PROTOCOL_VERSION, NODES_MAX, NodeSlot, Notice, Preparation, Request};
 use p2ps::config::PROTOCOL_VERSION;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -84,6 +84,7 @@ pub struct Finished {
 /// # Errors
 /// [`RunError`] where the run could not be begun, or its directory not be written.
 pub fn carry_out(job: Job, watcher: &mut dyn Watcher) -> Result<Finished, RunError> {
+    check_room(job.plan.nodes as usize, job.backend.wanted())?;
     let directory = RunDirectory::create(&job.out, &job.plan)?;
     watcher.begun(&directory);
     let manifest = begin(&job, &directory)?;
@@ -147,12 +148,24 @@ async fn drive(
     }
     write_manifest(&manifest, directory)?;
     let schedule = Arc::new(schedule(&job.plan, ready.len() as u32));
+    if let Err(error) = check_room(schedule.nodes.len(), ready.len()) {
+        end_early(&mut manifest, "too_many_nodes", directory)?;
+        return Err(error);
+    }
     write_schedule(&schedule, directory)?;
     watcher.scheduled(&schedule);
     let recorder = Recorder::create(directory, &job.plan, &schedule)?;
     let mut driver = Driver::start(job, directory, &schedule, manifest, journal, recorder, ready);
     driver.drive(&board, &mut interrupts, watcher).await?;
     Ok(driver.into_parts())
+}
+
+/// Whether so many hosts take so many nodes, which are spread evenly over them.
+fn check_room(nodes: usize, hosts: usize) -> Result<(), RunError> {
+    match nodes.div_ceil(hosts.max(1)) {
+        ..=NODES_MAX => Ok(()),
+        each => Err(RunError::TooManyNodes { nodes, hosts, each }),
+    }
 }
 
 /// Writes down that the run ended before it had begun.
@@ -181,6 +194,7 @@ fn begin(job: &Job, directory: &RunDirectory) -> Result<Manifest, RunError> {
         node_binary,
         plan: job.plan_path.clone(),
         seed: job.plan.seed,
+        isolation: job.plan.isolation,
         command: job.command.clone(),
         began: manifest::now(),
         started: None,
@@ -444,12 +458,13 @@ impl<'a> Driver<'a> {
     fn prepare(&self, host: HostIndex) -> Request {
         let here = self.schedule.nodes.iter().filter(|node| node.host == host);
         let nodes: Vec<NodeSlot> = here.map(|node| node.slot).collect();
-        Request::Prepare {
+        Request::Prepare(Preparation {
             net: self.job.plan.net,
             listen: self.places[host as usize].listen,
             metrics: self.job.metrics.is_some(),
             sample_every_ms: SAMPLE_EVERY_MS,
+            isolation: self.job.plan.isolation,
             nodes,
-        }
+        })
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use p2ps::agent::protocol::HostFacts;
+use p2ps::agent::protocol::{HostFacts, Isolation};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -31,6 +31,8 @@ pub struct Manifest {
     pub plan: PathBuf,
     /// The seed.
     pub seed: u64,
+    /// What the nodes live in.
+    pub isolation: Isolation,
     /// The command line.
     pub command: Vec<String>,
     /// When the run began (UTC).

@@ -20,6 +20,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use p2ps::agent::protocol::NODES_MAX;
+
 use crate::check::CheckError;
 use crate::record::{RecordError, Recorder, RunDirectory};
 use crate::report::ServeError;
@@ -108,6 +110,18 @@ pub enum RunError {
         required: usize,
         /// The others: name and reason.
         unusable: Vec<(String, String)>,
+    },
+    /// The hosts are too few for the nodes.
+    #[error(
+        "{nodes} nodes on {hosts} hosts are {each} on one, and an agent takes at most {NODES_MAX}: take more hosts or fewer nodes"
+    )]
+    TooManyNodes {
+        /// How many nodes.
+        nodes: usize,
+        /// How many hosts.
+        hosts: usize,
+        /// How many nodes one host would have.
+        each: usize,
     },
     /// Somebody interrupted the run before it had its hosts.
     #[error("the run was interrupted while its hosts were made ready")]
