@@ -66,6 +66,16 @@ fn memory_bytes() -> u64 {
 #[cfg(test)]
 mod tests {
     #[test]
+    fn too_few_open_files_are_refused_with_what_to_do() {
+        super::have_open_files(16).unwrap();
+        // More than any system allows.
+        let error = super::have_open_files(1 << 40).unwrap_err();
+        assert!(error.allowed < error.needed, "{error}");
+        let text = error.to_string();
+        assert!(text.contains("ulimit -Hn") && text.contains("isolation: process"), "{text}");
+    }
+
+    #[test]
     fn the_facts_of_this_host_are_not_empty() {
         let facts = super::facts();
         assert!(!facts.kernel.is_empty() && !facts.name.is_empty(), "{facts:?}");
