@@ -178,3 +178,13 @@ impl Link {
         }
     }
 }
+
+/// A link that is dropped without a farewell says nothing, as those of a killed process: its socket is closed with the
+/// reading side, by the kernel's rules.
+impl Drop for Link {
+    fn drop(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            writer.forget();
+        }
+    }
+}
