@@ -81,6 +81,8 @@ broken_plans! {
     geometry_without_settings: "nodes: 64" => "nodes: 64\nnetwork: {geometry: dks}"
     even_arity: "nodes: 64" => "nodes: 64\nnetwork: {geometry: {tango: {k: 4, symmetric: true}}}"
     bound_that_no_table_keeps: "nodes: 64" => "nodes: 64\nnetwork: {geometry: {at_most: {links: 3}}}"
+    unknown_isolation: "nodes: 64" => "nodes: 64\nisolation: tasks"
+    isolation_with_settings: "nodes: 64" => "nodes: 64\nisolation: {task: {threads: 2}}"
     no_successors: "nodes: 64" => "nodes: 64\nnetwork: {successors: 0}"
     too_many_nodes: "nodes: 64" => "nodes: 1_000_000"
     too_many_lookups: "{rate: 100/s}" => "{rate: 99999/s}"

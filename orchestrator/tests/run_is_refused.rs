@@ -10,7 +10,10 @@ fn usage_errors_say_what_is_meant() {
     let path = root.path().join("plan.yaml");
     std::fs::write(&path, plan(4, 10)).unwrap();
     let (plan, out) = (path.to_str().unwrap(), root.path().join("runs"));
-    let cases: [(&[&str], &str); 5] = [
+    let crowd: &[&str] =
+        &["run", plan, "--set", "nodes=20_000", "--set", "join=at_once", "--set", "isolation=task"];
+    let cases: [(&[&str], &str); 6] = [
+        (crowd, "20000 nodes on 1 hosts are 20000 each, and an agent takes at most 10000"),
         (&["run", plan, "--on", "/nowhere/hosts.yaml"], "the inventory /nowhere/hosts.yaml cannot be read"),
         (&["run", plan, "--node-binary", "/nowhere/p2ps-node"], "--node-binary PATH"),
         (&["run", plan, "--set", "nodes=none"], "nodes"),

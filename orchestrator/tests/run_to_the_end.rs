@@ -48,6 +48,26 @@ fn a_run_ends_with_its_verdict_its_directory_and_no_process() {
 }
 
 #[test]
+fn the_same_plan_runs_with_its_nodes_in_one_process() {
+    let expect = "expect:\n  - lookup.success >= 90%\n  - lookup.wrong == 0\n  - nodes.alive == 7\n";
+    let mut run = Run::start(&format!("{PLAN}isolation: task\n{expect}"), &["--json", "--seed", "11"]);
+    run.wait_alive(8);
+    assert_eq!(processes(&run.agent()).len(), 1, "the agent alone");
+    let status = run.wait_end();
+    assert_eq!(processes(&run.agent()), [0; 0]);
+    let last: Value = serde_json::from_str(run.printed.last().unwrap()).unwrap();
+    assert_eq!(status.code(), Some(0), "{last:#}");
+    let manifest = std::fs::read_to_string(run.directory().join("manifest.json")).unwrap();
+    let manifest: Value = serde_json::from_str(&manifest).unwrap();
+    assert_eq!(manifest["isolation"], "task");
+    let timeline = std::fs::read_to_string(run.directory().join("timeline.jsonl")).unwrap();
+    for told in ["\"signal 9\"", "\"exit 0\""] {
+        assert!(timeline.contains(told), "{told}: {timeline}");
+    }
+    assert_eq!(run.clean(), (Some(0), "nothing left\n".to_owned()));
+}
+
+#[test]
 fn an_expectation_that_does_not_hold_is_exit_code_1_and_the_directory_is_the_last_line() {
     let mut run = Run::start(&format!("{PLAN}expect:\n  - nodes.alive == 500\n"), &["--set", "duration=6s"]);
     let status = run.wait_end();

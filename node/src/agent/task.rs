@@ -10,6 +10,7 @@
 //! the host with it.
 
 use std::any::Any;
+use std::future::Future;
 use std::io;
 
 use bytes::Bytes;
@@ -126,7 +127,8 @@ impl Start {
     async fn live(self) {
         let Start { life, orders, wishes, events } = self;
         let reports = Outbox { life, events: events.clone(), waiting: Vec::new() };
-        let (exit, stderr) = carry(Inbox(orders), reports, wishes).await;
+        let session = session::run(Inbox(orders), reports, IdleNode::new_local);
+        let (exit, stderr) = carry(session, wishes).await;
         for what in [Heard::Silence { stderr }, Heard::Ended(exit)] {
             // Only an agent that is ending does not hear it.
             events.send(NodeEvent { life, what }).await.ok();
@@ -134,10 +136,14 @@ impl Start {
     }
 }
 
-/// Runs a node as long as it is wished; says how it ended, and what it left behind for people.
-async fn carry(orders: Inbox, reports: Outbox, mut wishes: watch::Receiver<Wish>) -> (Exit, String) {
+/// Runs a node's session, and all tasks that it starts, as long as it is wished; says how it ended, and what it left behind
+/// for people.
+async fn carry(
+    session: impl Future<Output = Ended> + 'static,
+    mut wishes: watch::Receiver<Wish>,
+) -> (Exit, String) {
     let mut tasks = LocalSet::new();
-    let mut session = tasks.spawn_local(session::run(orders, reports, IdleNode::new_local));
+    let mut session = tasks.spawn_local(session);
     loop {
         let wish = *wishes.borrow_and_update();
         if wish == Wish::End {
@@ -216,5 +222,88 @@ impl Reports for Outbox {
 
     async fn room(&mut self) -> io::Result<()> {
         self.events.reserve().await.map(drop).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    use tokio::task::yield_now;
+
+    use super::*;
+
+    fn run<T>(test: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        LocalSet::new().block_on(&runtime, test)
+    }
+
+    /// A session with a task that counts its own turns for ever.
+    async fn busy(turns: Rc<Cell<u64>>) -> Ended {
+        spawn_local(async move {
+            loop {
+                turns.set(turns.get() + 1);
+                yield_now().await;
+            }
+        });
+        std::future::pending().await
+    }
+
+    async fn pass_turns() {
+        for _ in 0..1000 {
+            yield_now().await;
+        }
+    }
+
+    #[test]
+    fn a_node_runs_stands_still_goes_on_and_is_gone_as_it_is_wished() {
+        run(async {
+            let (wish, wishes) = watch::channel(Wish::Run);
+            let (orders, _) = mpsc::channel(1);
+            let (task, turns) = (Task { orders, wish }, Rc::new(Cell::new(0)));
+            let node = spawn_local(carry(busy(Rc::clone(&turns)), wishes));
+            pass_turns().await;
+            assert!(turns.get() > 0);
+            task.pause();
+            pass_turns().await;
+            let stood_at = turns.get();
+            pass_turns().await;
+            assert_eq!(turns.get(), stood_at);
+            task.resume();
+            pass_turns().await;
+            assert!(turns.get() > stood_at);
+            task.pause();
+            task.kill();
+            task.resume();
+            assert_eq!(node.await.unwrap(), (Exit::KILLED, String::new()), "whatever is wished after that");
+            assert_eq!(Rc::strong_count(&turns), 1, "nothing of it is left");
+        });
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_node_whose_agent_has_gone() {
+        run(async {
+            let (wish, wishes) = watch::channel(Wish::Run);
+            let turns = Rc::new(Cell::new(0));
+            drop(wish);
+            assert_eq!(carry(busy(Rc::clone(&turns)), wishes).await.0, Exit::KILLED);
+            assert_eq!(Rc::strong_count(&turns), 1);
+        });
+    }
+
+    #[test]
+    fn a_node_that_panics_ends_alone() {
+        run(async {
+            let (_wish, wishes) = watch::channel(Wish::Run);
+            let turns = Rc::new(Cell::new(0));
+            let neighbour = spawn_local(carry(busy(Rc::clone(&turns)), wishes.clone()));
+            let broken = async { panic!("its invariant {} does not hold", 7) };
+            let (exit, stderr) = carry(broken, wishes).await;
+            assert_eq!((exit, stderr.as_str()), (Exit::PANIC, "panicked: its invariant 7 does not hold"));
+            let before = turns.get();
+            pass_turns().await;
+            assert!(turns.get() > before && !neighbour.is_finished());
+        });
     }
 }

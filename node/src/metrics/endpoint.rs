@@ -17,8 +17,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
 
 use super::{Snapshot, encode, families};
@@ -112,16 +111,21 @@ struct Pages {
 }
 
 async fn accept(listener: TcpListener, pages: Pages) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    while let Ok(place) = places.clone().acquire_owned().await {
+    // Connections end with the endpoint.
+    let mut connections = JoinSet::new();
+    loop {
+        if connections.len() >= CONNECTIONS_MAX {
+            connections.join_next().await;
+        }
+        while connections.try_join_next().is_some() {}
         match listener.accept().await {
-            Ok((stream, _)) => drop(tokio::spawn(connection(stream, pages.clone(), place))),
+            Ok((stream, _)) => drop(connections.spawn(connection(stream, pages.clone()))),
             Err(_) => sleep(ACCEPT_PAUSE).await,
         }
     }
 }
 
-async fn connection(stream: TcpStream, pages: Pages, place: OwnedSemaphorePermit) {
+async fn connection(stream: TcpStream, pages: Pages) {
     let service = service_fn(move |request: Request<Incoming>| {
         let pages = pages.clone();
         async move { Ok::<_, Infallible>(respond(&request, &pages).await) }
@@ -133,7 +137,6 @@ async fn connection(stream: TcpStream, pages: Pages, place: OwnedSemaphorePermit
         .serve_connection(TokioIo::new(stream), service);
     // Whatever ends a scraper's connection concerns only the scraper.
     let _ = tokio::time::timeout(CONNECTION_TIME_MAX, serve).await;
-    drop(place);
 }
 
 async fn respond(request: &Request<Incoming>, pages: &Pages) -> Response<Full<Bytes>> {

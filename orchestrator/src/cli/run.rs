@@ -12,7 +12,7 @@ use super::{Outcome, problem};
 use crate::plan::load;
 use crate::report::terminal;
 use crate::run::machine::Ending;
-use crate::run::{Finished, Job, carry_out};
+use crate::run::{Finished, Job, RunError, carry_out};
 
 /// `orchestrator run`'s arguments.
 #[derive(Debug, clap::Args)]
@@ -63,7 +63,10 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         }
         Err(error) => {
             problem::print_chain(&error);
-            Outcome::Failed
+            match error {
+                RunError::TooManyNodes { .. } => Outcome::Refused,
+                _ => Outcome::Failed,
+            }
         }
     }
 }

@@ -113,7 +113,7 @@ pub enum RunError {
     },
     /// The hosts are too few for the nodes.
     #[error(
-        "{nodes} nodes on {hosts} hosts are {each} on one, and an agent takes at most {NODES_MAX}: take more hosts or fewer nodes"
+        "{nodes} nodes on {hosts} hosts are {each} each, and an agent takes at most {NODES_MAX}: take more hosts or fewer nodes"
     )]
     TooManyNodes {
         /// How many nodes.
