@@ -31,7 +31,10 @@ fn main() -> ExitCode {
     }
     let done = match Cli::parse().command {
         Cmd::Run(options) => run(&options),
-        Cmd::Agent => p2ps::agent::run().map(|()| ExitCode::SUCCESS).map_err(Into::into),
+        Cmd::Agent { worker } => {
+            let run = if worker { p2ps::agent::run_worker } else { p2ps::agent::run };
+            run().map(|()| ExitCode::SUCCESS).map_err(Into::into)
+        }
     };
     done.unwrap_or_else(|error: Box<dyn std::error::Error>| {
         eprintln!("p2ps-node: {error}");
@@ -59,7 +62,11 @@ enum Cmd {
     /// Run a node: create a network, or join one.
     Run(Box<RunOptions>),
     /// Own the nodes of this host for an orchestrator, on standard input and output.
-    Agent,
+    Agent {
+        /// Be a worker process of an agent, which starts it itself.
+        #[arg(long)]
+        worker: bool,
+    },
 }
 
 #[derive(Args)]

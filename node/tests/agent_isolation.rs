@@ -64,7 +64,7 @@ fn carried_out(isolation: Isolation) -> Agent {
     }
     let processes = match isolation {
         Isolation::Process => 3,
-        Isolation::Task => 0,
+        Isolation::Task => 1,
     };
     assert_eq!(session_members(agent.pid()).len(), processes);
     agent.say(&Request::Stop);

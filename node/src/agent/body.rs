@@ -1,4 +1,4 @@
-//! What a node lives in: a process of its own, or a task of this one. Whatever it is, it is told the same orders, can be
+//! What a node lives in: a process of its own, or a task of one that it shares with others. Whatever it is, it is told the same orders, can be
 //! paused and killed, and ends in the same words.
 
 use std::fmt;
@@ -7,11 +7,12 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use rustix::process::WaitStatus;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use super::crew::{Crew, Task};
 use super::process::Process;
 use super::protocol::NodeIndex;
-use super::task::{Task, Workers};
 use crate::control::{Order, Report, Setup};
 
 /// The most orders that wait for a node that does not read; further ones are refused.
@@ -21,7 +22,7 @@ pub(super) const ORDERS_MAX: usize = 4096;
 pub(super) const ORDERS_BYTES: usize = 16 << 10;
 
 /// One life of a node: from the start of its process or task to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Life {
     pub(super) node: NodeIndex,
     /// 1 for the node's first.
@@ -29,14 +30,14 @@ pub(super) struct Life {
 }
 
 /// What came from a node.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct NodeEvent {
     pub(super) life: Life,
     pub(super) what: Heard,
 }
 
 /// What was heard.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Heard {
     /// What it said.
     Words(Vec<Report>),
@@ -49,7 +50,7 @@ pub(super) enum Heard {
 }
 
 /// How a process or a task ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Exit {
     /// By itself, with this code.
     Code(i32),
@@ -92,14 +93,14 @@ impl fmt::Display for Exit {
 pub(super) enum Housing {
     /// Each in a process of its own, of this executable.
     Processes(PathBuf),
-    /// All in this process.
-    Tasks(Workers),
+    /// Many in one, by a few worker processes.
+    Tasks(Crew),
 }
 
 impl Housing {
     /// Starts a node; what comes from it goes to `events`.
     pub(super) fn start(
-        &self,
+        &mut self,
         setup: &Setup,
         life: Life,
         events: mpsc::Sender<NodeEvent>,
@@ -108,7 +109,7 @@ impl Housing {
             Housing::Processes(executable) => {
                 Process::start(executable, setup, life, events).map(Body::Process)
             }
-            Housing::Tasks(workers) => workers.start(setup, life, events).map(Body::Task),
+            Housing::Tasks(crew) => crew.start(setup, life, events).map(Body::Task),
         }
     }
 }
@@ -128,11 +129,10 @@ impl Body {
 
     /// The same for an order that is a line already: one that many are given takes room once.
     pub(super) fn say(&self, line: Bytes) -> bool {
-        let orders = match self {
-            Body::Process(process) => process.orders(),
-            Body::Task(task) => task.orders(),
-        };
-        orders.try_send(line).is_ok()
+        match self {
+            Body::Process(process) => process.say(line),
+            Body::Task(task) => task.say(&line),
+        }
     }
 
     /// It computes nothing any more, and keeps its links. It can be killed nevertheless.

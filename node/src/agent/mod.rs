@@ -7,6 +7,7 @@
 
 mod body;
 pub mod clock;
+mod crew;
 mod faults;
 mod host;
 pub mod lines;
@@ -20,6 +21,7 @@ mod sampling;
 mod schedule;
 mod supervisor;
 mod task;
+mod worker;
 
 use std::io::Read;
 
@@ -70,6 +72,14 @@ pub fn run() -> Result<(), AgentError> {
         .map_err(|source| AgentError::System { what: "start its event loop", source })?;
     host::raise_open_files();
     runtime.block_on(serve())
+}
+
+/// Runs a worker process of an agent: many nodes, each as a task. When it returns, they are gone.
+///
+/// # Errors
+/// [`AgentError::System`]: it was cut off from its agent otherwise than by the end of its input.
+pub fn run_worker() -> Result<(), AgentError> {
+    worker::run()
 }
 
 /// What the thread that reads standard input has to say.

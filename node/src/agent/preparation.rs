@@ -6,17 +6,23 @@ use std::path::{Path, PathBuf};
 use tokio::sync::mpsc;
 
 use super::body::{Housing, NodeEvent};
-use super::host;
+use super::crew::Crew;
+use super::host::{self, TooFewOpenFiles};
 use super::ports;
 use super::protocol::{Isolation, NODES_MAX, NodeSlot, Preparation};
 use super::roster::{Common, Roster};
-use super::task::Workers;
 
 /// The open files that a node in a task takes, in the mean over the nodes of a host: its listener, and its ends of links.
 const OPEN_FILES_PER_NODE: u64 = 200;
 
-/// The open files of an agent itself.
-const OPEN_FILES_OF_AGENT: u64 = 256;
+/// The open files of a worker process itself.
+const OPEN_FILES_OF_WORKER: u64 = 64;
+
+/// As many nodes keep a core busy, if anything does: with fewer, one more worker process is of no use.
+const NODES_PER_WORKER: usize = 32;
+
+/// The most worker processes.
+const WORKERS_MAX: usize = 256;
 
 /// Makes ready for nodes, none of which runs yet; an error says what is wrong, for people.
 pub(super) fn prepare(preparation: Preparation, events: mpsc::Sender<NodeEvent>) -> Result<Roster, String> {
@@ -40,9 +46,8 @@ pub(super) fn prepare(preparation: Preparation, events: mpsc::Sender<NodeEvent>)
     let housing = match isolation {
         Isolation::Process => Housing::Processes(executable()),
         Isolation::Task => {
-            host::have_open_files(open_files(nodes.len(), metrics)).map_err(|error| error.to_string())?;
-            let workers = Workers::new();
-            Housing::Tasks(workers.map_err(|error| format!("threads for nodes cannot be had: {error}"))?)
+            let workers = workers(nodes.len(), metrics).map_err(|error| error.to_string())?;
+            Housing::Tasks(Crew::new(executable(), workers))
         }
     };
     let reservations = ports::reserve(listen, nodes.len())
@@ -59,7 +64,21 @@ fn executable() -> PathBuf {
     }
 }
 
-/// How many open files so many nodes in tasks need.
-fn open_files(nodes: usize, metrics: bool) -> u64 {
-    OPEN_FILES_OF_AGENT + nodes as u64 * (OPEN_FILES_PER_NODE + u64::from(metrics))
+/// How many worker processes so many nodes take: one for each core that they can keep busy, and more where a process may have
+/// too few open files for its share of them.
+fn workers(nodes: usize, metrics: bool) -> Result<usize, TooFewOpenFiles> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let useful = cores.min(nodes.div_ceil(NODES_PER_WORKER));
+    let open_files =
+        |nodes: usize| OPEN_FILES_OF_WORKER + nodes as u64 * (OPEN_FILES_PER_NODE + u64::from(metrics));
+    let allowed = host::have_open_files(open_files(nodes.div_ceil(useful)));
+    let mut workers = useful;
+    while open_files(nodes.div_ceil(workers)) > allowed {
+        workers += 1;
+        if workers > WORKERS_MAX || workers > nodes {
+            let needed = open_files(nodes.div_ceil(WORKERS_MAX));
+            return Err(TooFewOpenFiles { needed, allowed });
+        }
+    }
+    Ok(workers)
 }

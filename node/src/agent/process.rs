@@ -87,8 +87,9 @@ impl Process {
         self.pid
     }
 
-    pub(super) fn orders(&self) -> &mpsc::Sender<Bytes> {
-        &self.orders
+    /// Gives the node an order, as a line. `false`: too many wait already, or it reads no more.
+    pub(super) fn say(&self, line: Bytes) -> bool {
+        self.orders.try_send(line).is_ok()
     }
 
     /// Stops the process and its group (SIGSTOP). It can be killed nevertheless.

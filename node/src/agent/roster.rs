@@ -124,9 +124,13 @@ impl Roster {
         self.nodes.iter().map(|(index, node)| (*index, node.reservation.address().into()))
     }
 
-    /// Whether none of this host's nodes runs, and all that they said has been heard.
+    /// Whether nothing of this host's nodes runs, and all that they said has been heard.
     pub(super) fn is_quiet(&self) -> bool {
-        self.living.is_empty() && self.fading.is_empty()
+        let is_gone = match &self.common.housing {
+            Housing::Processes(_) => true,
+            Housing::Tasks(crew) => crew.is_gone(),
+        };
+        is_gone && self.living.is_empty() && self.fading.is_empty()
     }
 
     /// Starts a node, which joins by `join` and shapes its links by `shapes`.
@@ -182,6 +186,9 @@ impl Roster {
         let nodes: Vec<NodeIndex> = self.living.iter().copied().collect();
         for index in nodes {
             self.kill(index);
+        }
+        if let Housing::Tasks(crew) = &self.common.housing {
+            crew.kill();
         }
     }
 
@@ -303,14 +310,27 @@ impl Roster {
         None
     }
 
-    /// Reaps all processes that have ended; gives back whose they were, and how they ended.
+    /// Reaps all processes that have ended; gives back whose they were, and how they ended. With a worker, all nodes that it
+    /// carried have ended.
     pub(super) fn reap(&mut self) -> Vec<(NodeIndex, Exit)> {
         let mut ended = Vec::new();
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            let exit = Exit::from(status);
             // A process that could not be talked with was never entered; it is only reaped.
-            ended.extend(self.pids.remove(&pid).map(|index| (index, status.into())));
+            ended.extend(self.pids.remove(&pid).map(|index| (index, exit)));
+            if let Housing::Tasks(crew) = &mut self.common.housing
+                && let Some(worker) = crew.reaped(pid)
+            {
+                let here = self.living.iter().filter(|index| crew.worker_of(**index) == worker);
+                ended.extend(here.map(|index| (*index, exit)));
+            }
         }
         ended
+    }
+
+    /// A task says that it has ended. Gives back whose it was, if that life has not ended already.
+    pub(super) fn task_ended(&self, life: Life) -> Option<NodeIndex> {
+        self.nodes.get(&life.node).filter(|node| node.lives == life.number).map(|_| life.node)
     }
 
     /// A node's process or task has ended. Gives back how, if it has fallen silent already.
@@ -327,7 +347,9 @@ impl Roster {
         let ended =
             Ended { node: index, at_us: now_us, status: exit.to_string(), expected, stderr: String::new() };
         let life = Life { node: index, number: node.lives };
-        match running.silent {
+        // What a task was about to say has ended with its worker.
+        let silent = running.silent.or(matches!(running.body, Body::Task(_)).then(String::new));
+        match silent {
             Some(stderr) if !expected => Some(Ended { stderr, ..ended }),
             Some(_) => Some(ended),
             None => {

@@ -368,7 +368,11 @@ impl Supervisor {
                 let ended = self.roster.as_mut().and_then(|roster| roster.silent(life, stderr));
                 self.exited(ended);
             }
-            Heard::Ended(exit) => self.ended(life.node, exit),
+            Heard::Ended(exit) => {
+                if let Some(node) = self.roster.as_ref().and_then(|roster| roster.task_ended(life)) {
+                    self.ended(node, exit);
+                }
+            }
         }
     }
 

@@ -1,80 +1,28 @@
-//! Nodes as tasks of the agent: thousands a host, for the price that they share its cores and its fate.
+//! A node as a task of a worker process: thousands fit on a host, for the price that they share cores and fate with others.
 //!
-//! A few worker threads, each with a runtime of its own, carry the nodes. A node is one future with all of its tasks within
-//! (a `LocalSet`). Where that is not polled, the node stands still with its sockets open, as a process that was stopped does.
-//! Where it is dropped, the kernel closes its sockets exactly as those of a process that was killed: the other end of a link
-//! sees an orderly end (FIN) where the node had read all that came, a reset (RST) where it had not, and a reset for whatever
-//! is sent after that; what the node had written before still arrives.
+//! A node is one future with all of its tasks within (a `LocalSet`). Where that is not polled, the node stands still with its
+//! sockets open, as a process that was stopped does. Where it is dropped, the kernel closes its sockets exactly as those of a
+//! process that was killed: the other end of a link sees an orderly end (FIN) where the node had read all that came, a reset
+//! (RST) where it had not, and a reset for whatever is sent after that; what the node had written before still arrives.
 //!
-//! A node that panics ends alone in builds that unwind. The release build aborts: a panic ends the agent, and all nodes of
-//! the host with it.
+//! A node that panics ends alone in builds that unwind. The release build aborts: a panic ends the worker process, and the
+//! nodes that it carries.
 
 use std::any::Any;
 use std::future::Future;
 use std::io;
 
 use bytes::Bytes;
-use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, LocalSet, spawn_local};
 
-use super::body::{Exit, Heard, Life, NodeEvent, ORDERS_BYTES, ORDERS_MAX, line};
-use super::protocol::NODES_MAX;
+use super::body::{Exit, Heard, Life, NodeEvent, ORDERS_BYTES, ORDERS_MAX};
+use crate::control::Report;
 use crate::control::session::{self, Ended, Orders, Reports};
-use crate::control::{Report, Setup};
 use crate::node::IdleNode;
-
-/// The most threads that carry nodes.
-const WORKERS_MAX: usize = 64;
 
 /// The most reports of one node that wait to be heard; with more, the node ends.
 const REPORTS_WAITING_MAX: usize = 1 << 16;
-
-/// The threads that carry nodes. When this is dropped, all of them end, and their nodes with them.
-#[derive(Debug)]
-pub(super) struct Workers {
-    starts: Vec<mpsc::Sender<Start>>,
-}
-
-impl Workers {
-    /// Starts a thread for each core.
-    pub(super) fn new() -> io::Result<Workers> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let starts = (0..cores.min(WORKERS_MAX)).map(|number| {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let (start, starts) = mpsc::channel(NODES_MAX);
-            let thread = std::thread::Builder::new().name(format!("nodes-{number}"));
-            thread.spawn(move || work(&runtime, starts))?;
-            Ok(start)
-        });
-        Ok(Workers { starts: starts.collect::<io::Result<_>>()? })
-    }
-
-    /// Starts a node; what comes from it goes to `events`.
-    pub(super) fn start(
-        &self,
-        setup: &Setup,
-        life: Life,
-        events: mpsc::Sender<NodeEvent>,
-    ) -> io::Result<Task> {
-        let (orders, waiting) = mpsc::channel(ORDERS_MAX);
-        let (wish, wishes) = watch::channel(Wish::Run);
-        let full = |_| io::Error::other("the thread that would carry it has no room");
-        orders.try_send(line(setup)).map_err(|_| io::Error::other("it takes no orders"))?;
-        let start = Start { life, orders: waiting, wishes, events };
-        let worker = life.node as usize % self.starts.len();
-        self.starts[worker].try_send(start).map_err(full)?;
-        Ok(Task { orders, wish })
-    }
-}
-
-fn work(runtime: &Runtime, mut starts: mpsc::Receiver<Start>) {
-    LocalSet::new().block_on(runtime, async move {
-        while let Some(start) = starts.recv().await {
-            spawn_local(start.live());
-        }
-    });
-}
 
 /// A node's task. When this is dropped, the node is killed.
 #[derive(Debug)]
@@ -92,8 +40,26 @@ enum Wish {
 }
 
 impl Task {
-    pub(super) fn orders(&self) -> &mpsc::Sender<Bytes> {
-        &self.orders
+    /// Starts a node in the `LocalSet` at hand; its setup is its first order. What comes from it goes to `events`.
+    pub(super) fn start(life: Life, setup: Bytes, events: mpsc::Sender<NodeEvent>) -> Task {
+        let (orders, waiting) = mpsc::channel(ORDERS_MAX);
+        let (wish, wishes) = watch::channel(Wish::Run);
+        let task = Task { orders, wish };
+        task.order(setup);
+        spawn_local(live(life, waiting, wishes, events));
+        task
+    }
+
+    /// Gives it an order. A node that does not read so many is none that could go on: it is killed.
+    pub(super) fn order(&self, order: Bytes) {
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.orders.try_send(order) {
+            self.kill();
+        }
+    }
+
+    /// Whether nothing of it is left.
+    pub(super) fn has_ended(&self) -> bool {
+        self.wish.is_closed()
     }
 
     pub(super) fn pause(&self) {
@@ -113,26 +79,19 @@ impl Task {
     }
 }
 
-/// A node that is to be started.
-#[derive(Debug)]
-struct Start {
+/// A node's life, until nothing of it is left.
+async fn live(
     life: Life,
     orders: mpsc::Receiver<Bytes>,
     wishes: watch::Receiver<Wish>,
     events: mpsc::Sender<NodeEvent>,
-}
-
-impl Start {
-    /// The node's life, until nothing of it is left.
-    async fn live(self) {
-        let Start { life, orders, wishes, events } = self;
-        let reports = Outbox { life, events: events.clone(), waiting: Vec::new() };
-        let session = session::run(Inbox(orders), reports, IdleNode::new_local);
-        let (exit, stderr) = carry(session, wishes).await;
-        for what in [Heard::Silence { stderr }, Heard::Ended(exit)] {
-            // Only an agent that is ending does not hear it.
-            events.send(NodeEvent { life, what }).await.ok();
-        }
+) {
+    let reports = Outbox { life, events: events.clone(), waiting: Vec::new() };
+    let session = session::run(Inbox(orders), reports, IdleNode::new_local);
+    let (exit, stderr) = carry(session, wishes).await;
+    for what in [Heard::Silence { stderr }, Heard::Ended(exit)] {
+        // Only an agent that is ending does not hear it.
+        events.send(NodeEvent { life, what }).await.ok();
     }
 }
 
@@ -180,10 +139,12 @@ struct Inbox(mpsc::Receiver<Bytes>);
 impl Orders for Inbox {
     async fn next(&mut self) -> io::Result<Vec<u8>> {
         let mut lines = self.0.recv().await.ok_or(io::ErrorKind::UnexpectedEof)?.to_vec();
+        lines.push(b'\n');
         while lines.len() < ORDERS_BYTES
             && let Ok(line) = self.0.try_recv()
         {
             lines.extend_from_slice(&line);
+            lines.push(b'\n');
         }
         Ok(lines)
     }

@@ -26,7 +26,7 @@ pub fn run() -> ExitCode {
 }
 
 /// The kernel kills this process when its parent is gone. If that has happened before, the input has ended.
-fn bind_to_parent() -> io::Result<()> {
+pub(crate) fn bind_to_parent() -> io::Result<()> {
     #[cfg(target_os = "linux")]
     {
         use rustix::process::{Signal, getppid, set_parent_process_death_signal};
@@ -125,6 +125,6 @@ impl Reports for Output {
 }
 
 /// The standard streams stay open: what they are is only borrowed.
-fn duplicate(stream: &impl AsFd) -> io::Result<OwnedFd> {
+pub(crate) fn duplicate(stream: &impl AsFd) -> io::Result<OwnedFd> {
     stream.as_fd().try_clone_to_owned()
 }
