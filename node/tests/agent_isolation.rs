@@ -4,13 +4,14 @@ mod agent_harness;
 
 use std::collections::BTreeSet;
 
-use agent_harness::{Agent, is_report, session_members, spawn};
+use agent_harness::{Agent, is_joined, is_report, session_members, spawn};
 use p2ps::agent::clock::monotonic_us;
 use p2ps::agent::protocol::{Action, ActionKind, Isolation, Notice, Request, ShapeRule};
 use p2ps::com::shaping::LinkShape;
 use p2ps::control::{Outcome, Report};
 use p2ps::id::Id;
 use p2ps::metrics::ShapeEffect;
+use rustix::process::{Pid, Signal, kill_process};
 
 const LEASE_MS: u64 = 60_000;
 const MS: u64 = 1000;
@@ -131,4 +132,41 @@ fn processes_and_tasks_do_the_same_and_say_the_same() {
     ] {
         assert!(tasks.contains(expected), "{expected}: {tasks:#?}");
     }
+}
+
+/// An agent with this many nodes in one worker process, and that process.
+fn with_a_worker(nodes: u32, actions: Vec<Action>) -> (Agent, u32) {
+    let (mut agent, _) = Agent::prepared_in(Isolation::Task, nodes, LEASE_MS);
+    let spawns = (0..nodes).map(|node| spawn(node.into(), u64::from(node) * 100 * MS, node));
+    agent.say(&Request::Schedule { actions: spawns.chain(actions).collect() });
+    agent.say(&Request::Start { at_us: monotonic_us() });
+    (0..nodes).for_each(|node| drop(agent.wait_for("joined", |notice| is_joined(notice, node))));
+    let workers = session_members(agent.pid());
+    assert_eq!(workers.len(), 1);
+    (agent, workers[0])
+}
+
+fn is_exit(notice: &Notice, wanted: u32) -> bool {
+    matches!(notice, Notice::Exited { node, status, expected: false, .. } if *node == wanted && status == "signal 9")
+}
+
+#[test]
+fn a_worker_that_dies_takes_its_nodes_along_and_they_can_start_again_in_another() {
+    let (mut agent, worker) = with_a_worker(3, vec![spawn(10, 12_000 * MS, 0)]);
+    kill_process(Pid::from_raw(worker as i32).unwrap(), Signal::KILL).unwrap();
+    (0..3).for_each(|node| drop(agent.wait_for("exit", |notice| is_exit(notice, node))));
+    agent.wait_for_next("joined", |notice| is_joined(notice, 0));
+    assert_ne!(session_members(agent.pid()), [worker]);
+    agent.say(&Request::Stop);
+    agent.wait_for("stopped", |notice| *notice == Notice::Stopped);
+    assert!(agent.wait_end().success());
+    agent.assert_no_nodes();
+}
+
+#[test]
+fn an_agent_that_is_killed_leaves_no_worker() {
+    let (mut agent, _) = with_a_worker(2, Vec::new());
+    agent.kill();
+    agent.wait_end();
+    agent.wait_no_nodes();
 }
