@@ -108,6 +108,7 @@ impl Network {
                 seed,
                 metrics: None,
                 shapes: Vec::new(),
+                network_key: None,
             };
             network.nodes.push(Process::start(&setup)?);
             if join.is_empty() {

@@ -26,6 +26,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::access_point::AccessPoint;
+use crate::com::key::NetworkKey;
 use crate::com::shaping::LinkShape;
 use crate::config::NetConfig;
 use crate::control::Report;
@@ -33,7 +34,7 @@ use crate::id::Id;
 use crate::metrics::Snapshot;
 
 /// The version of this protocol; agents of another version are refused.
-pub const AGENT_PROTOCOL_VERSION: u32 = 1;
+pub const AGENT_PROTOCOL_VERSION: u32 = 2;
 
 /// The most actions or addresses in one line; longer lists are sent in several lines.
 pub const LIST_MAX: usize = 4096;
@@ -90,6 +91,9 @@ pub enum Request {
         sample_every_ms: u64,
         /// Its nodes.
         nodes: Vec<NodeSlot>,
+        /// The network's key, if it has one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        network_key: Option<NetworkKey>,
     },
     /// Actions for this host's nodes, in time order; more lines may follow until [`Request::Start`].
     Schedule {

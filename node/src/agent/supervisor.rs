@@ -152,9 +152,9 @@ impl Supervisor {
                 self.outlet.say(&Notice::Clock { token, monotonic_us: monotonic_us(), unix_us: unix_us() });
             }
             (Request::Renew, _) => {}
-            (Request::Prepare { net, listen, metrics, sample_every_ms, nodes }, Phase::Greeted) => {
-                let common =
-                    Common { executable: self.executable.clone(), net, metrics, events: self.events.clone() };
+            (Request::Prepare { net, listen, metrics, sample_every_ms, nodes, network_key }, Phase::Greeted) => {
+                let (executable, events) = (self.executable.clone(), self.events.clone());
+                let common = Common { executable, net, network_key, metrics, events };
                 self.sample_every_us =
                     sample_every_ms.clamp(*SAMPLE_EVERY_MS.start(), *SAMPLE_EVERY_MS.end()) * 1000;
                 match prepare(common, listen, nodes) {

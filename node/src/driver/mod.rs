@@ -25,6 +25,7 @@ pub(crate) use mailbox::Receiver;
 pub(crate) use state::{JoinFailure, State, Waiter};
 pub use state::{LookupEnd, NodeEvent};
 
+use crate::com::key::NetworkKey;
 use crate::com::limits::{EVENTS_WAITING_MAX, MESSAGES_WAITING_BYTES_MAX, MESSAGES_WAITING_MAX};
 use crate::com::shaping::{ShapeRules, Shaper};
 use crate::config::NetConfig;
@@ -40,6 +41,8 @@ use mailbox::{Overflow, mailbox};
 pub(crate) struct Shared {
     state: Mutex<State>,
     runtime: Handle,
+    /// What links are sealed with, if they are.
+    key: Option<NetworkKey>,
     /// Told when the links' rules have changed.
     shaped: Notify,
 }
@@ -60,6 +63,7 @@ pub(crate) fn start(
     me: Contact,
     seed: u64,
     listener: std::net::TcpListener,
+    key: Option<NetworkKey>,
 ) -> io::Result<Started> {
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
@@ -68,7 +72,7 @@ pub(crate) fn start(
     let (events_in, events) = mailbox(EVENTS_WAITING_MAX, usize::MAX, Overflow::DropOldest);
     let state = State::new(Peer::new(net, me, seed), Shaper::new(seed), messages_in, events_in);
     let runtime = Handle::current();
-    let shared = Arc::new(Shared { state: Mutex::new(state), runtime, shaped: Notify::new() });
+    let shared = Arc::new(Shared { state: Mutex::new(state), runtime, key, shaped: Notify::new() });
     let acceptor = shared.runtime.spawn(dial::accept(shared.clone(), listener));
     shared.lock().acceptor = Some(acceptor.abort_handle());
     shared.runtime.spawn(task::DriverTask::new(shared.clone()));

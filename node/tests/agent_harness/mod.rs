@@ -205,6 +205,7 @@ pub(crate) fn prepare(nodes: u32) -> Request {
         metrics: false,
         sample_every_ms: 100,
         nodes: (0..nodes).map(slot).collect(),
+        network_key: None,
     }
 }
 
