@@ -198,6 +198,7 @@ fn plan() -> Plan {
         name: "small".to_owned(),
         seed: 7,
         net: p2ps::config::NetConfig::default(),
+        encrypted: false,
         nodes: 3,
         join_rate: Some(1.0),
         workload: vec![Workload::Lookup { rate: 1.0 }],

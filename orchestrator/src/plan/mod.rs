@@ -100,6 +100,8 @@ pub struct Plan {
     pub seed: u64,
     /// The network's settings.
     pub net: NetConfig,
+    /// Whether links are encrypted with a key of the run's own.
+    pub encrypted: bool,
     /// How many nodes join at the start.
     pub nodes: u32,
     /// Nodes a second that join at the start; `None`: all at once.

@@ -26,6 +26,7 @@ fn write_plan(out: &mut String, plan: &Plan) -> std::fmt::Result {
     writeln!(out, "  max_size: {}", plan.net.ring())?;
     writeln!(out, "  geometry: {}", geometry_text(plan.net.geometry()))?;
     writeln!(out, "  successors: {}", plan.net.successors())?;
+    writeln!(out, "  encrypted: {}", plan.encrypted)?;
     writeln!(out, "nodes: {}", plan.nodes)?;
     match plan.join_rate {
         Some(rate) => writeln!(out, "join: {{rate: {rate}/s}}")?,
