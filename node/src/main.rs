@@ -306,7 +306,9 @@ mod tests {
         let text = format!("{}x\n", &key.reveal()[1..]);
         let error = read_network_key(text.as_bytes()).unwrap_err().to_string();
         assert!(error.contains("character 64") && !error.contains(text.trim()), "{error}");
-        assert!(read_network_key(&[b'a'; 1 << 20][..]).unwrap_err().to_string().contains("not 256 characters"));
+        assert!(
+            read_network_key(&[b'a'; 1 << 20][..]).unwrap_err().to_string().contains("not 256 characters")
+        );
         assert!(read_network_key(&b""[..]).is_err());
     }
 

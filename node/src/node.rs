@@ -400,7 +400,8 @@ impl IdleNode {
         let seed = config.seed.map_or_else(random, Ok)?;
         let contact = Contact { id, access_point, incarnation: clock::incarnation() };
         let Started { shared, messages, events } =
-            driver::start(net, contact, seed, listener, config.network_key.clone()).map_err(could_not_listen)?;
+            driver::start(net, contact, seed, listener, config.network_key.clone())
+                .map_err(could_not_listen)?;
         let config = NodeConfig {
             id: Some(id),
             listen: listening,

@@ -99,7 +99,13 @@ impl Middle {
         }
     }
 
-    async fn pass(self: Arc<Self>, number: usize, way: usize, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
+    async fn pass(
+        self: Arc<Self>,
+        number: usize,
+        way: usize,
+        mut from: OwnedReadHalf,
+        mut to: OwnedWriteHalf,
+    ) {
         let mut chunk = [0; 4096];
         while let Ok(length @ 1..) = from.read(&mut chunk).await {
             let chunk = &mut chunk[..length];
@@ -176,17 +182,14 @@ fn a_stranger_cannot_join_and_all_are_told_why() {
     use KeyMismatch::{Differ, OnlyOurs, OnlyTheirs};
     let keys = [NetworkKey::random().unwrap(), NetworkKey::random().unwrap()];
     let [a, b] = [Some(&keys[0]), Some(&keys[1])];
-    for (members_key, strangers_key, members_told, stranger_told) in [
-        (a, None, OnlyOurs, OnlyTheirs),
-        (a, b, Differ, Differ),
-        (None, a, OnlyTheirs, OnlyOurs),
-    ] {
+    for (members_key, strangers_key, members_told, stranger_told) in
+        [(a, None, OnlyOurs, OnlyTheirs), (a, b, Differ, Differ), (None, a, OnlyTheirs, OnlyOurs)]
+    {
         run(async {
             let (mut members, _middle) = ring(members_key).await;
             let (first, _, events) = &mut members[0];
             for settings in [None, Some(net())] {
-                let joined =
-                    Node::join_net(&[first.access_point()], at(7, strangers_key), settings).await;
+                let joined = Node::join_net(&[first.access_point()], at(7, strangers_key), settings).await;
                 let error = joined.expect_err("a stranger");
                 let NodeError::Refused { source: HandshakeError::OtherKey(told), .. } = error else {
                     panic!("{error}");
@@ -216,7 +219,10 @@ fn what_was_recorded_is_of_no_use_when_it_is_said_again() {
             let _ = stream.write_all(to_node).await;
             let mut said = Vec::new();
             let _ = stream.read_to_end(&mut said).await;
-            assert!(said.len() < by_node.len() && said != by_node[..said.len()], "an opening at most, and a new one");
+            assert!(
+                said.len() < by_node.len() && said != by_node[..said.len()],
+                "an opening at most, and a new one"
+            );
             let error = refusal(&mut members[0].2).await;
             assert!(matches!(error, HandshakeError::Channel(ChannelError::Altered)), "{error}");
         }
@@ -250,7 +256,9 @@ fn who_changes_a_bit_on_the_way_breaks_a_link_and_no_more() {
                 break;
             }
             let text = std::str::from_utf8(&message.payload).unwrap();
-            assert!(text.strip_prefix("message ").is_some_and(|number| number.parse::<u32>().unwrap() < sent));
+            assert!(
+                text.strip_prefix("message ").is_some_and(|number| number.parse::<u32>().unwrap() < sent)
+            );
         }
         let is_broken = |event: &NodeEvent| matches!(event, NodeEvent::LinkClosed { orderly: false, .. });
         while !members[0].2.next().await.as_ref().is_some_and(is_broken) {}

@@ -132,7 +132,9 @@ fn the_least_plan_gets_the_defaults() {
     let plan = read("name: least\nnodes: 41\n", &[]);
     assert_eq!((plan.seed, plan.join_rate, plan.net), (0, Some(20.0), NetConfig::default()));
     assert_eq!(plan.duration, Duration::from_secs(22), "2 s of joins, and the tail");
-    assert!(!plan.encrypted && plan.workload.is_empty() && plan.timeline.is_empty() && plan.expect.is_empty());
+    assert!(
+        !plan.encrypted && plan.workload.is_empty() && plan.timeline.is_empty() && plan.expect.is_empty()
+    );
     let commented_out = read("name: least\nnodes: 41\ntimeline:\n#  - {at: 3s, kill: 1}\nexpect:\n", &[]);
     assert_eq!(commented_out, plan);
 }

@@ -70,14 +70,14 @@ fn an_encrypted_run_comes_to_its_verdict_and_its_key_is_written_nowhere() {
     assert_eq!(has_key.collect::<Vec<_>>(), [&PathBuf::new(); 0]);
     assert!(says.iter().any(|(_, bytes)| contains(bytes, "--managed")), "nodes were looked at");
 
-    let at: AccessPoint =
-        serde_json::from_value(told(&heard, "addresses")["nodes"][0][1].clone()).unwrap();
-    for (key, mismatch) in [
-        (None, KeyMismatch::OnlyTheirs),
-        (Some(NetworkKey::random().unwrap()), KeyMismatch::Differ),
-    ] {
+    let at: AccessPoint = serde_json::from_value(told(&heard, "addresses")["nodes"][0][1].clone()).unwrap();
+    for (key, mismatch) in
+        [(None, KeyMismatch::OnlyTheirs), (Some(NetworkKey::random().unwrap()), KeyMismatch::Differ)]
+    {
         let error = join_as_a_stranger(at, key);
-        let NodeError::Refused { source: HandshakeError::OtherKey(told), .. } = error else { panic!("{error}") };
+        let NodeError::Refused { source: HandshakeError::OtherKey(told), .. } = error else {
+            panic!("{error}")
+        };
         assert_eq!(told, mismatch);
     }
 

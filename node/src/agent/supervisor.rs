@@ -152,7 +152,10 @@ impl Supervisor {
                 self.outlet.say(&Notice::Clock { token, monotonic_us: monotonic_us(), unix_us: unix_us() });
             }
             (Request::Renew, _) => {}
-            (Request::Prepare { net, listen, metrics, sample_every_ms, nodes, network_key }, Phase::Greeted) => {
+            (
+                Request::Prepare { net, listen, metrics, sample_every_ms, nodes, network_key },
+                Phase::Greeted,
+            ) => {
                 let (executable, events) = (self.executable.clone(), self.events.clone());
                 let common = Common { executable, net, network_key, metrics, events };
                 self.sample_every_us =

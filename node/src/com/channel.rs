@@ -122,7 +122,8 @@ pub struct Channel {
 
 impl Channel {
     fn new(state: HandshakeState) -> Result<Channel, ChannelError> {
-        let shared = Shared(Arc::new(Mutex::new(state.into_transport_mode().map_err(ChannelError::Unavailable)?)));
+        let shared =
+            Shared(Arc::new(Mutex::new(state.into_transport_mode().map_err(ChannelError::Unavailable)?)));
         Ok(Channel { sealer: Sealer(shared.clone()), opener: Opener { shared, partial: Vec::new() } })
     }
 }

@@ -9,19 +9,23 @@
 //! [`Opening`] in a frame of the same form, which names no node and no settings. Whoever comes without the key, or with
 //! another, is told so, and nothing else; so is a node with a key that comes to a network without one.
 
-use std::{fmt, io};
+mod error;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::channel::{self, Channel, ChannelError, Dialling, Opener, Opening, RECORD_PREFIX_BYTES, TAG_BYTES};
+use super::channel::{
+    self, Channel, ChannelError, Dialling, Opener, Opening, RECORD_PREFIX_BYTES, TAG_BYTES,
+};
 use super::key::NetworkKey;
 use super::limits::{HANDSHAKE_BYTES_MAX, REFUSED_BYTES_MAX};
 use crate::config::{NetConfig, PROTOCOL_VERSION};
 use crate::id::{Id, Ring};
 use crate::message::Contact;
 use crate::wire::PREFIX_BYTES;
+
+pub use error::{HandshakeError, KeyMismatch};
 
 const MAGIC: [u8; 4] = *b"P2PS";
 const FIXED_BYTES: usize = MAGIC.len() + 2;
@@ -62,46 +66,20 @@ pub struct Welcome {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Reply {
     Welcome(Welcome),
-    OtherSettings { net: NetConfig },
-    OtherNode { contact: Contact },
-    OffRing { ring: Ring },
+    OtherSettings {
+        net: NetConfig,
+    },
+    OtherNode {
+        contact: Contact,
+    },
+    OffRing {
+        ring: Ring,
+    },
     Itself,
     Full,
     Open(Opening),
     /// As the one who says it sees it.
     OtherKey(KeyMismatch),
-}
-
-/// How the keys of two nodes' networks differ, as one of them sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum KeyMismatch {
-    /// Only its own network has a key.
-    OnlyOurs,
-    /// Only the other's network has a key.
-    OnlyTheirs,
-    /// Both have one, and not the same.
-    Differ,
-}
-
-impl KeyMismatch {
-    /// The same, as the other one sees it.
-    fn from_the_other_end(self) -> KeyMismatch {
-        match self {
-            KeyMismatch::OnlyOurs => KeyMismatch::OnlyTheirs,
-            KeyMismatch::OnlyTheirs => KeyMismatch::OnlyOurs,
-            KeyMismatch::Differ => KeyMismatch::Differ,
-        }
-    }
-}
-
-impl fmt::Display for KeyMismatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            KeyMismatch::OnlyOurs => "this node has a network key, the other works without one",
-            KeyMismatch::OnlyTheirs => "the other node's network has a key, and this node was given none",
-            KeyMismatch::Differ => "this node's network key is another than the other node's",
-        })
-    }
 }
 
 /// The dialling side: opens a channel where there is a key, says `hello`, with frames that may follow it at once, and waits for
@@ -152,7 +130,7 @@ pub async fn offer(
         }),
         Reply::Itself => Err(HandshakeError::Itself),
         Reply::Full => Err(HandshakeError::Full),
-        Reply::OtherKey(mismatch) => Err(HandshakeError::OtherKey(mismatch.from_the_other_end())),
+        Reply::OtherKey(mismatch) => Err(HandshakeError::OtherKey(mismatch.as_the_other_sees_it())),
         Reply::Open(_) => Err(HandshakeError::Malformed),
     }
 }
@@ -218,7 +196,7 @@ async fn open(stream: &mut TcpStream, key: &NetworkKey) -> Result<Channel, Hands
     say(stream, None, &Hello::Open(opening), &[]).await?;
     match hear::<Reply>(stream, None).await? {
         Reply::Open(opening) => Ok(dialling.finish(&opening)?),
-        Reply::OtherKey(mismatch) => Err(HandshakeError::OtherKey(mismatch.from_the_other_end())),
+        Reply::OtherKey(mismatch) => Err(HandshakeError::OtherKey(mismatch.as_the_other_sees_it())),
         // What else is said in the open comes from nobody in particular.
         _ => Err(HandshakeError::Malformed),
     }
@@ -372,88 +350,6 @@ fn fixed_taken(body: &[u8]) -> Result<&[u8], HandshakeError> {
 
 fn parse<T: for<'a> Deserialize<'a>>(rest: &[u8]) -> Result<T, HandshakeError> {
     postcard::from_bytes(rest).map_err(|_| HandshakeError::Malformed)
-}
-
-/// Why two nodes made no link.
-#[derive(Debug, thiserror::Error)]
-pub enum HandshakeError {
-    /// The connection could not be made, or broke.
-    #[error("the connection failed: {0}")]
-    Connection(#[from] io::Error),
-    /// The other end took too long.
-    #[error("no handshake in time")]
-    TimedOut,
-    /// The other end does not speak P2PS.
-    #[error("the other end does not speak P2PS")]
-    NotP2ps,
-    /// The other end speaks P2PS's version, but not its form.
-    #[error("the handshake cannot be understood")]
-    Malformed,
-    /// The other end speaks another version of the protocol (P2PS 1.0's `versionMismatch`).
-    #[error("this node speaks version {ours} of the protocol, the other version {theirs}")]
-    OtherVersion {
-        /// This node's version.
-        ours: u16,
-        /// The other's version.
-        theirs: u16,
-    },
-    /// The other end belongs to a network with other settings.
-    #[error("this node's network has other settings ({ours}) than the other's ({theirs})")]
-    OtherSettings {
-        /// This node's settings.
-        ours: NetConfig,
-        /// The other's settings.
-        theirs: NetConfig,
-    },
-    /// Another node answers where one was expected.
-    #[error(
-        "node {id} (incarnation {incarnation}) was expected, node {} (incarnation {}) answered",
-        found.id,
-        found.incarnation
-    )]
-    OtherNode {
-        /// The id that was expected.
-        id: Id,
-        /// The incarnation that was expected.
-        incarnation: u64,
-        /// Who answered.
-        found: Contact,
-    },
-    /// An id is not on the network's ring.
-    #[error("id {id} is not on the network's ring of {ring} ids")]
-    OffRing {
-        /// The id.
-        id: Id,
-        /// The ring.
-        ring: Ring,
-    },
-    /// A node dialled itself.
-    #[error("the node at the other end is this node itself")]
-    Itself,
-    /// One end's network has a key that the other's has not.
-    #[error("the network keys do not match: {0}")]
-    OtherKey(KeyMismatch),
-    /// The channel to the other end broke.
-    #[error(transparent)]
-    Channel(#[from] ChannelError),
-    /// The dialled node has as many links as it may have.
-    #[error("the node has no room for another link")]
-    Full,
-}
-
-impl HandshakeError {
-    /// Whether another attempt with the same node must end in the same way.
-    pub fn is_final(&self) -> bool {
-        matches!(
-            self,
-            HandshakeError::NotP2ps
-                | HandshakeError::OtherVersion { .. }
-                | HandshakeError::OtherSettings { .. }
-                | HandshakeError::OffRing { .. }
-                | HandshakeError::Itself
-                | HandshakeError::OtherKey(_)
-        )
-    }
 }
 
 #[cfg(test)]

@@ -68,17 +68,7 @@ impl Link {
     ) -> Link {
         let (waker, stage) = (None, Stage::Open);
         let (writer, outgoing) = (Some(writer), Outgoing::new(buffer, sealer));
-        Link {
-            contact,
-            outbound,
-            used: 0,
-            waker,
-            writer,
-            outgoing,
-            stage,
-            blocked: false,
-            queued: false,
-        }
+        Link { contact, outbound, used: 0, waker, writer, outgoing, stage, blocked: false, queued: false }
     }
 
     /// Adds a message to what is to be written, and tells its length in bytes. `None`: the backlog is full, it was dropped.

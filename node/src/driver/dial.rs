@@ -191,10 +191,7 @@ async fn dial_to(shared: Arc<Shared>, target: Target) {
 }
 
 /// Connects and shakes hands; what waits for the dial goes out right behind the first frame.
-async fn shake_hands(
-    shared: &Shared,
-    target: Target,
-) -> Result<(Connection, Contact), HandshakeError> {
+async fn shake_hands(shared: &Shared, target: Target) -> Result<(Connection, Contact), HandshakeError> {
     if let Target::Node(contact) = target {
         shared.reach(contact).await;
     }

@@ -39,7 +39,8 @@ pub(super) fn start_link(
     dialled: Option<Vec<u8>>,
 ) -> bool {
     let (reader, writer) = connection.stream.into_split();
-    let (sealer, opener) = connection.channel.map(|channel| (channel.sealer, Box::new(channel.opener))).unzip();
+    let (sealer, opener) =
+        connection.channel.map(|channel| (channel.sealer, Box::new(channel.opener))).unzip();
     let link = Link::new(contact, dialled.is_some(), writer, dialled.unwrap_or_default(), sealer);
     let Some(key) = state.add_link(now, link) else { return false };
     let frames = FrameReader::default();

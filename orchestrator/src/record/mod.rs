@@ -77,6 +77,17 @@ mod tests {
     pub(super) fn plan() -> Plan {
         let (name, duration) = ("test".to_owned(), std::time::Duration::from_secs(10));
         let (net, workload, timeline, expect) = Default::default();
-        Plan { name, seed: 7, net, encrypted: false, nodes: 4, join_rate: None, workload, timeline, duration, expect }
+        Plan {
+            name,
+            seed: 7,
+            net,
+            encrypted: false,
+            nodes: 4,
+            join_rate: None,
+            workload,
+            timeline,
+            duration,
+            expect,
+        }
     }
 }
