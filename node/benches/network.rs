@@ -66,7 +66,7 @@ fn with_and_without_key() -> Result<(), Failure> {
     let key = NetworkKey::random()?;
     let keys = [("without a key", None), ("with a key", Some(&key))];
     for (name, key) in keys {
-        println!("\n{name}, ");
+        println!("\n{name}:");
         crowd(key)?;
     }
     let networks = [
