@@ -6,7 +6,7 @@
 CARGO ?= cargo
 NODES ?= 64
 
-.PHONY: help quickstart build test lint deny unit bench clean testbed testbed-down testbed-check node-static
+.PHONY: help quickstart build test lint deny unit bench bench-key clean testbed testbed-down testbed-check node-static
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -49,6 +49,11 @@ unit:
 bench:
 	@deploy/install.sh build
 	$(CARGO) bench --locked -p p2ps --bench network
+
+## make bench-key              what a network's key costs, side by side with a network without one; prints figures
+bench-key:
+	@deploy/install.sh build
+	$(CARGO) bench --locked -p p2ps --bench network -- --network-key
 
 ## make node-static            the static node binary that is sent to hosts: target/node-static/p2ps-node-x86_64
 node-static:

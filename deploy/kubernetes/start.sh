@@ -2,7 +2,8 @@
 # How a pod of the stateful set becomes a node. It joins through the other pods that are in the network already: those that
 # serve metrics. If there is none, the first pod creates the network, and the others wait for it. So the first pod too comes back
 # to the network that is there, when it is restarted, and a cluster whose pods all died begins anew.
-# Wants POD_NAME, POD_IP and SERVICE in the environment; GEOMETRY is what a new network is created with.
+# Wants POD_NAME, POD_IP and SERVICE in the environment; GEOMETRY is what a new network is created with, NETWORK_KEY_FILE holds the
+# network's key, if it has one.
 set -eu
 
 TRY_SECONDS_MAX=2
@@ -33,5 +34,9 @@ if [ "$#" = 0 ]; then
         exit 1
     fi
     set -- --geometry "${GEOMETRY:-tango:5:symmetric}"
+fi
+if [ -n "${NETWORK_KEY_FILE:-}" ]; then
+    exec <"$NETWORK_KEY_FILE"
+    set -- --network-key-stdin "$@"
 fi
 exec p2ps-node run --listen "$address:7000" --metrics "$address:9465" "$@"

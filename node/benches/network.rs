@@ -4,6 +4,9 @@
 //! - an idle node's memory (PSS) and processor time in a network of 100;
 //! - look-ups a second from one node of that network, with 1 and 64 in flight, and the processor time of each over all nodes.
 //!
+//! With `--network-key` (`make bench-key`): what a network's key costs. Two networks of 100 nodes stand side by side, one of
+//! them with a key; look-ups are counted in turns, so that whatever else the machine does falls on both.
+//!
 //! Figures of one machine are for comparison side by side in one run, never across machines.
 
 #![allow(clippy::print_stdout, missing_docs)]
@@ -14,6 +17,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use p2ps::access_point::AccessPoint;
+use p2ps::com::key::NetworkKey;
 use p2ps::config::NetConfig;
 use p2ps::control::{Order, Report, Setup};
 use p2ps::id::Id;
@@ -37,24 +41,104 @@ const IDLE: Duration = Duration::from_secs(30);
 /// How long look-ups are counted, for each number in flight.
 const LOOKUPS: Duration = Duration::from_secs(5);
 
+/// How often look-ups are counted in turns, and how long each time.
+const TURNS: usize = 10;
+const TURN: Duration = Duration::from_secs(2);
+
 type Failure = Box<dyn std::error::Error>;
 
 fn main() -> Result<(), Failure> {
     if std::env::args().any(|argument| argument == "--test") {
         return Ok(());
     }
-    crowd()?;
-    let network = Network::start(NODES, Duration::from_millis(5))?;
+    if std::env::args().any(|argument| argument == "--network-key") {
+        return with_and_without_key();
+    }
+    crowd(None)?;
+    let network = Network::start(NODES, Duration::from_millis(5), None)?;
     println!("\n{NODES} nodes at rest for {REST:?}, then over {IDLE:?}:");
     std::thread::sleep(REST);
     network.measure_idle()?;
     network.measure_lookups()
 }
 
-fn crowd() -> Result<(), Failure> {
+fn with_and_without_key() -> Result<(), Failure> {
+    let key = NetworkKey::random()?;
+    let keys = [("without a key", None), ("with a key", Some(&key))];
+    for (name, key) in keys {
+        println!("\n{name}:");
+        crowd(key)?;
+    }
+    let networks = [
+        Network::start(NODES, Duration::from_millis(5), None)?,
+        Network::start(NODES, Duration::from_millis(5), Some(&key))?,
+    ];
+    println!("\ntwice {NODES} nodes at rest for {REST:?}, then over {IDLE:?} each:");
+    std::thread::sleep(REST);
+    for ((name, _), network) in keys.iter().zip(&networks) {
+        println!("  {name}:");
+        network.measure_idle()?;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(look_ups_in_turns(&networks, [None, Some(&key)]))
+}
+
+/// Counts look-ups in both networks in turns.
+async fn look_ups_in_turns(networks: &[Network; 2], keys: [Option<&NetworkKey>; 2]) -> Result<(), Failure> {
+    let mut nodes = Vec::new();
+    for (network, key) in networks.iter().zip(keys) {
+        let node = network.join(key).await?;
+        network.lookups(&node, 64, TURN).await?;
+        nodes.push(node);
+    }
+    println!(
+        "\nlook-ups, {TURNS} turns of {TURN:?} each, medians without and with a key, and of their ratios (range):"
+    );
+    for in_flight in [1, 64] {
+        let (mut rates, mut cpus) = (Vec::new(), Vec::new());
+        for turn in 0..TURNS {
+            let (mut rate, mut cpu_ms) = ([0.0; 2], [0.0; 2]);
+            // Who is first changes from turn to turn.
+            for place in [turn % 2, 1 - turn % 2] {
+                let before = networks[place].cpu()?;
+                let count = networks[place].lookups(&nodes[place], in_flight, TURN).await?.len() as f64;
+                rate[place] = count / TURN.as_secs_f64();
+                cpu_ms[place] = (networks[place].cpu()? - before).as_secs_f64() * 1e3 / count;
+            }
+            rates.push(rate);
+            cpus.push(cpu_ms);
+        }
+        print_pairs(&format!("{in_flight:3} in flight: look-ups a second"), &rates);
+        print_pairs("                ms of processor each", &cpus);
+    }
+    for node in nodes {
+        node.leave().await?;
+    }
+    Ok(())
+}
+
+fn print_pairs(what: &str, pairs: &[[f64; 2]]) {
+    let sorted = |figure: &dyn Fn(&[f64; 2]) -> f64| {
+        let mut figures: Vec<f64> = pairs.iter().map(figure).collect();
+        figures.sort_by(f64::total_cmp);
+        figures
+    };
+    let median = |figures: &[f64]| figures[figures.len() / 2];
+    let ratios = sorted(&|[without, with]| with / without);
+    println!(
+        "  {what:36} {:9.3} {:9.3}  ratio {:5.3} ({:5.3} to {:5.3})",
+        median(&sorted(&|pair| pair[0])),
+        median(&sorted(&|pair| pair[1])),
+        median(&ratios),
+        ratios[0],
+        ratios[ratios.len() - 1],
+    );
+}
+
+fn crowd(key: Option<&NetworkKey>) -> Result<(), Failure> {
     println!("{CROWD} nodes started at once:");
     let begin = Instant::now();
-    let mut network = Network::spawn(CROWD, Duration::ZERO)?;
+    let mut network = Network::spawn(CROWD, Duration::ZERO, key)?;
     network.wait_listening()?;
     println!("  all listen after      {:8.2} s", begin.elapsed().as_secs_f64());
     network.wait_joined()?;
@@ -85,15 +169,15 @@ struct Process {
 }
 
 impl Network {
-    fn start(count: usize, pause: Duration) -> Result<Network, Failure> {
-        let mut network = Network::spawn(count, pause)?;
+    fn start(count: usize, pause: Duration, key: Option<&NetworkKey>) -> Result<Network, Failure> {
+        let mut network = Network::spawn(count, pause, key)?;
         network.wait_listening()?;
         network.wait_joined()?;
         Ok(network)
     }
 
     /// The first node creates the network; the others join by it.
-    fn spawn(count: usize, pause: Duration) -> Result<Network, Failure> {
+    fn spawn(count: usize, pause: Duration, key: Option<&NetworkKey>) -> Result<Network, Failure> {
         let mut random = Pcg32::seed_from_u64(1);
         let mut network = Network { nodes: Vec::with_capacity(count) };
         let mut join = Vec::new();
@@ -108,6 +192,7 @@ impl Network {
                 seed,
                 metrics: None,
                 shapes: Vec::new(),
+                network_key: key.cloned(),
             };
             network.nodes.push(Process::start(&setup)?);
             if join.is_empty() {
@@ -142,8 +227,7 @@ impl Network {
     fn measure_lookups(&self) -> Result<(), Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
-            let via = self.nodes[0].access_point.ok_or("no node listens")?;
-            let (node, ..) = Node::join_net(&[via], NodeConfig::default(), None).await?;
+            let node = self.join(None).await?;
             println!("\nlook-ups from one node of {}:", self.nodes.len() + 1);
             // The first look-ups open links: they are not what is measured.
             self.lookups(&node, 64, Duration::from_secs(2)).await?;
@@ -164,6 +248,14 @@ impl Network {
             node.leave().await?;
             Ok(())
         })
+    }
+
+    /// A node of this process that joins the network.
+    async fn join(&self, key: Option<&NetworkKey>) -> Result<Node, Failure> {
+        let via = self.nodes[0].access_point.ok_or("no node listens")?;
+        let config = NodeConfig { network_key: key.cloned(), ..NodeConfig::default() };
+        let (node, ..) = Node::join_net(&[via], config, None).await?;
+        Ok(node)
     }
 
     /// Closed loop: each of `in_flight` tasks asks for random keys, one after the other.

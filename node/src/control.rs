@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::access_point::AccessPoint;
+use crate::com::key::NetworkKey;
 use crate::com::shaping::LinkShape;
 use crate::config::NetConfig;
 use crate::id::Id;
@@ -42,6 +43,9 @@ pub struct Setup {
     /// What it does to its links from its first moment, as in [`Order::Shape`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shapes: Vec<(Vec<Id>, LinkShape)>,
+    /// The network's key, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_key: Option<NetworkKey>,
 }
 
 /// What a node is told to do.

@@ -2,17 +2,23 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command speaks to people")]
 
 use std::ffi::OsStr;
+use std::io::BufRead;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use p2ps::access_point::AccessPoint;
+use p2ps::com::key::NetworkKey;
 use p2ps::config::{Geometry, NetConfig};
 use p2ps::control::managed;
 use p2ps::id::{Id, Ring};
 use p2ps::metrics::endpoint::Endpoint;
 use p2ps::node::{Event, Events, Message, Messages, Node, NodeConfig, NodeEvent};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use zeroize::Zeroizing;
+
+/// The longest first line of standard input that is read for a key, in bytes.
+const KEY_LINE_BYTES_MAX: u64 = 256;
 
 /// Exit code: it could not be done.
 const COULD_NOT: u8 = 3;
@@ -35,6 +41,7 @@ fn main() -> ExitCode {
             let run = if worker { p2ps::agent::run_worker } else { p2ps::agent::run };
             run().map(|()| ExitCode::SUCCESS).map_err(Into::into)
         }
+        Cmd::NewKey => new_key(),
     };
     done.unwrap_or_else(|error: Box<dyn std::error::Error>| {
         eprintln!("p2ps-node: {error}");
@@ -67,6 +74,8 @@ enum Cmd {
         #[arg(long)]
         worker: bool,
     },
+    /// Print a fresh network key, for run --network-key-stdin.
+    NewKey,
 }
 
 #[derive(Args)]
@@ -95,6 +104,9 @@ struct RunOptions {
     /// The length of the successor list, 1 to 32 [default: 8, or the joined network's].
     #[arg(long, value_name = "COUNT")]
     successors: Option<u8>,
+    /// Read the network's key from the first line of standard input: links are encrypted, and nodes without it stay outside.
+    #[arg(long)]
+    network_key_stdin: bool,
     /// Be a managed node: JSON lines on standard input and output. No other option goes with it.
     #[arg(long, exclusive = true)]
     managed: bool,
@@ -127,6 +139,18 @@ fn geometry(text: &str) -> Result<Geometry, String> {
     geometry.checked().map_err(|error| error.to_string())
 }
 
+fn new_key() -> Result<ExitCode, Box<dyn std::error::Error>> {
+    println!("{}", *NetworkKey::random()?.reveal());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The network's key from the first line of `input`.
+fn read_network_key(input: impl BufRead) -> Result<NetworkKey, Box<dyn std::error::Error>> {
+    let mut line = Zeroizing::new(String::new());
+    input.take(KEY_LINE_BYTES_MAX).read_line(&mut line)?;
+    Ok(line.trim().parse()?)
+}
+
 fn run(options: &RunOptions) -> Result<ExitCode, Box<dyn std::error::Error>> {
     if options.managed {
         return Ok(managed::run());
@@ -138,16 +162,30 @@ fn run(options: &RunOptions) -> Result<ExitCode, Box<dyn std::error::Error>> {
             return Ok(ExitCode::from(2));
         }
     };
+    let network_key = options.network_key_stdin.then(|| read_network_key(std::io::stdin().lock()));
+    let network_key = match network_key.transpose() {
+        Ok(network_key) => network_key,
+        Err(error) => {
+            eprintln!("p2ps-node: no network key on standard input: {error}");
+            return Ok(ExitCode::from(2));
+        }
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(by_hand(options, net))
+    runtime.block_on(by_hand(options, net, network_key))
 }
 
 async fn by_hand(
     options: &RunOptions,
     net: Option<NetConfig>,
+    network_key: Option<NetworkKey>,
 ) -> Result<ExitCode, Box<dyn std::error::Error>> {
-    let config =
-        NodeConfig { id: options.id, listen: options.listen, advertise: options.advertise, seed: None };
+    let config = NodeConfig {
+        id: options.id,
+        listen: options.listen,
+        advertise: options.advertise,
+        seed: None,
+        network_key,
+    };
     let mut signals = Signals::new()?;
     let enter = async {
         match options.join.as_slice() {
@@ -265,6 +303,21 @@ fn tell_event(event: &NodeEvent) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_is_the_first_line_and_what_is_none_is_not_repeated() {
+        let key = NetworkKey::random().unwrap();
+        let line = format!(" {}\r\nmore\n", *key.reveal());
+        assert_eq!(read_network_key(line.as_bytes()).unwrap(), key);
+        assert_eq!(read_network_key(key.reveal().as_bytes()).unwrap(), key);
+        let text = format!("{}x\n", &key.reveal()[1..]);
+        let error = read_network_key(text.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains("character 64") && !error.contains(text.trim()), "{error}");
+        assert!(
+            read_network_key(&[b'a'; 1 << 20][..]).unwrap_err().to_string().contains("not 256 characters")
+        );
+        assert!(read_network_key(&b""[..]).is_err());
+    }
 
     #[test]
     fn geometries_are_read_as_the_help_says() {

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::access_point::AccessPoint;
 use crate::com::handshake::HandshakeError;
+use crate::com::key::NetworkKey;
 use crate::com::shaping::ShapeRules;
 use crate::config::NetConfig;
 use crate::core::Statistics;
@@ -81,12 +82,21 @@ pub struct NodeConfig {
     pub advertise: Option<AccessPoint>,
     /// The seed of the protocol's randomness; `None`: drawn at random.
     pub seed: Option<u64>,
+    /// The network's key: it makes links with nodes that have the same one only, and all that is said on them is encrypted.
+    /// `None`: with nodes that have none, in plain.
+    pub network_key: Option<NetworkKey>,
 }
 
 impl Default for NodeConfig {
     /// A random id, and a port of the loopback that the system chooses.
     fn default() -> NodeConfig {
-        NodeConfig { id: None, listen: SocketAddr::from(([127, 0, 0, 1], 0)), advertise: None, seed: None }
+        NodeConfig {
+            id: None,
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            advertise: None,
+            seed: None,
+            network_key: None,
+        }
     }
 }
 
@@ -120,7 +130,7 @@ impl Node {
         let net = match net {
             Some(net) if !address_wanted => net,
             _ => {
-                let (theirs, local) = settings(access_points).await?;
+                let (theirs, local) = settings(access_points, config.network_key.as_ref()).await?;
                 if address_wanted {
                     config.advertise = Some(AccessPoint { ip: local.ip(), port: 0 });
                 }
@@ -405,9 +415,15 @@ impl IdleNode {
         let seed = config.seed.map_or_else(random, Ok)?;
         let contact = Contact { id, access_point, incarnation: clock::incarnation() };
         let Started { shared, messages, events } =
-            driver::start(net, contact, seed, listener, spawner).map_err(could_not_listen)?;
-        let config =
-            NodeConfig { id: Some(id), listen: listening, advertise: Some(access_point), seed: Some(seed) };
+            driver::start(net, contact, seed, listener, spawner, config.network_key.clone())
+                .map_err(could_not_listen)?;
+        let config = NodeConfig {
+            id: Some(id),
+            listen: listening,
+            advertise: Some(access_point),
+            seed: Some(seed),
+            network_key: config.network_key.clone(),
+        };
         let node = Node { running: Arc::new(Running { shared, contact, net, config }) };
         Ok(IdleNode { node, messages: Messages(messages), events: Events(events) })
     }
@@ -572,10 +588,13 @@ fn wrap(ring: Ring, id: Id) -> Id {
 }
 
 /// Asks the access points in turn for the network's settings, and from which address they are reached.
-async fn settings(access_points: &[AccessPoint]) -> Result<(NetConfig, SocketAddr), NodeError> {
+async fn settings(
+    access_points: &[AccessPoint],
+    key: Option<&NetworkKey>,
+) -> Result<(NetConfig, SocketAddr), NodeError> {
     let mut refused = NodeError::CouldNotConfig(ConfigProblem::AccessPoints(0));
     for &access_point in access_points {
-        match driver::settings_at(access_point).await {
+        match driver::settings_at(access_point, key).await {
             Ok(settings) => return Ok(settings),
             Err(source) => refused = NodeError::Refused { access_point, source },
         }

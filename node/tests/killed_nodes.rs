@@ -100,7 +100,7 @@ fn link(to: &impl Victim) -> TcpStream {
     let hello = Hello::Link { net: NetConfig::default(), contact: me, expected: None };
     let stream = to.meanwhile(async {
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-        offer(&mut stream, &hello, &[]).await.unwrap();
+        offer(&mut stream, None, &hello, &[]).await.unwrap();
         stream.into_std().unwrap()
     });
     stream.set_nonblocking(false).unwrap();

@@ -200,6 +200,7 @@ fn plan() -> Plan {
         name: "small".to_owned(),
         seed: 7,
         net: p2ps::config::NetConfig::default(),
+        encrypted: false,
         nodes: 3,
         isolation: Isolation::Process,
         join_rate: Some(1.0),

@@ -62,7 +62,7 @@ fn a_resolved_plan_is_the_same_plan() {
 const ODD: &str = "\
 name: odd
 seed: 18446744073709551615
-network: {max_size: 2^64, geometry: {at_most: {hops: 9}}, successors: 32}
+network: {max_size: 2^64, geometry: {at_most: {hops: 9}}, successors: 32, encrypted: true}
 nodes: &many 1_000
 join: {rate: 7/min}
 workload:
@@ -124,6 +124,7 @@ fn oddly_written_plans_mean_what_they_say() {
     assert_eq!(plan.duration, Duration::from_secs(26 * 3600), "as long as convergence may take");
     assert!(matches!(&plan.expect[0].claim, Claim::Figure { bound, .. } if *bound == 0.0015));
     assert!(matches!(plan.net.geometry(), Geometry::Tango { k: 3, symmetric: true }));
+    assert!(plan.encrypted);
 }
 
 #[test]
@@ -131,7 +132,9 @@ fn the_least_plan_gets_the_defaults() {
     let plan = read("name: least\nnodes: 41\n", &[]);
     assert_eq!((plan.seed, plan.join_rate, plan.net), (0, Some(20.0), NetConfig::default()));
     assert_eq!(plan.duration, Duration::from_secs(22), "2 s of joins, and the tail");
-    assert!(plan.workload.is_empty() && plan.timeline.is_empty() && plan.expect.is_empty());
+    assert!(
+        !plan.encrypted && plan.workload.is_empty() && plan.timeline.is_empty() && plan.expect.is_empty()
+    );
     let commented_out = read("name: least\nnodes: 41\ntimeline:\n#  - {at: 3s, kill: 1}\nexpect:\n", &[]);
     assert_eq!(commented_out, plan);
 }
@@ -144,6 +147,7 @@ fn overrides_change_and_add() {
         &[
             "nodes=200",
             "network.successors=4",
+            "network.encrypted=true",
             "network.geometry={dks: {k: 4}}",
             "timeline.0.kill=20%",
             "seed = 9",
@@ -153,5 +157,6 @@ fn overrides_change_and_add() {
     );
     assert_eq!((plan.nodes, plan.seed, plan.join_rate), (100, 9, None), "the last one counts");
     assert_eq!((plan.net.successors(), plan.net.geometry()), (4, Geometry::Dks { k: 4 }));
+    assert!(plan.encrypted);
     assert_eq!(plan.timeline[0].event, StepEvent::Kill(Amount::Share(0.2)));
 }

@@ -196,6 +196,7 @@ mod tests {
             seed: u64::MAX,
             metrics: None,
             shapes: faults.standing(1),
+            network_key: Some(crate::com::key::NetworkKey::random().unwrap()),
         };
         assert!(line(&setup).len() < LINE_BYTES_MAX);
         faults.extend(255, vec![ids(0..1)]).unwrap();

@@ -26,6 +26,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::access_point::AccessPoint;
+use crate::com::key::NetworkKey;
 use crate::com::shaping::LinkShape;
 use crate::config::NetConfig;
 use crate::control::Report;
@@ -132,6 +133,9 @@ pub struct Preparation {
     pub isolation: Isolation,
     /// Its nodes.
     pub nodes: Vec<NodeSlot>,
+    /// The network's key, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_key: Option<NetworkKey>,
 }
 
 /// What a node lives in. It hears, says and counts the same in either.

@@ -14,6 +14,7 @@ use super::body::{Body, Exit, Housing, Life, NodeEvent, line};
 use super::ports::Reservation;
 use super::protocol::{NodeIndex, NodeSlot};
 use crate::access_point::AccessPoint;
+use crate::com::key::NetworkKey;
 use crate::com::shaping::LinkShape;
 use crate::config::NetConfig;
 use crate::control::{Order, Setup};
@@ -28,6 +29,7 @@ const SILENCE_WAIT_US: u64 = 1_000_000;
 pub(super) struct Common {
     pub(super) housing: Housing,
     pub(super) net: NetConfig,
+    pub(super) network_key: Option<NetworkKey>,
     pub(super) metrics: bool,
     pub(super) events: mpsc::Sender<NodeEvent>,
 }
@@ -155,6 +157,7 @@ impl Roster {
             seed: node.slot.seed.wrapping_add(u64::from(node.lives)),
             metrics: self.common.metrics.then(|| ([127, 0, 0, 1], 0).into()),
             shapes,
+            network_key: self.common.network_key.clone(),
         };
         let life = Life { node: index, number: node.lives + 1 };
         node.reservation.release();

@@ -9,9 +9,11 @@ use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 
+use super::channel::Sealer;
 use super::limits::{
     KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES, LINK_BACKLOG_BYTES_MAX, UNACKNOWLEDGED_TIMEOUT,
 };
+use super::outgoing::Outgoing;
 use crate::message::{Contact, Message};
 use crate::wire::{self, FAREWELL, WireError};
 
@@ -42,8 +44,7 @@ pub struct Link {
     /// Wakes the task that reads the link, and writes it where the socket was full.
     pub waker: Option<Waker>,
     writer: Option<OwnedWriteHalf>,
-    buffer: Vec<u8>,
-    written: usize,
+    outgoing: Outgoing,
     stage: Stage,
     blocked: bool,
     queued: bool,
@@ -57,22 +58,17 @@ enum Stage {
 }
 
 impl Link {
-    /// A link to `contact`; what is in `buffer` already is sent first.
-    pub fn new(contact: Contact, outbound: bool, writer: OwnedWriteHalf, buffer: Vec<u8>) -> Link {
-        let (waker, written, stage) = (None, 0, Stage::Open);
-        let writer = Some(writer);
-        Link {
-            contact,
-            outbound,
-            used: 0,
-            waker,
-            writer,
-            buffer,
-            written,
-            stage,
-            blocked: false,
-            queued: false,
-        }
+    /// A link to `contact`; what is in `buffer` already is sent first. What is sent goes through `sealer`, if there is one.
+    pub fn new(
+        contact: Contact,
+        outbound: bool,
+        writer: OwnedWriteHalf,
+        buffer: Vec<u8>,
+        sealer: Option<Sealer>,
+    ) -> Link {
+        let (waker, stage) = (None, Stage::Open);
+        let (writer, outgoing) = (Some(writer), Outgoing::new(buffer, sealer));
+        Link { contact, outbound, used: 0, waker, writer, outgoing, stage, blocked: false, queued: false }
     }
 
     /// Adds a message to what is to be written, and tells its length in bytes. `None`: the backlog is full, it was dropped.
@@ -83,14 +79,14 @@ impl Link {
         if self.backlog_bytes() >= LINK_BACKLOG_BYTES_MAX {
             return Ok(None);
         }
-        wire::encode(message, &mut self.buffer).map(Some)
+        wire::encode(message, self.outgoing.frames()).map(Some)
     }
 
     /// The same for a message that is a frame already. `false`: it was dropped.
     pub fn push_frame(&mut self, frame: &[u8]) -> bool {
         let room = self.backlog_bytes() < LINK_BACKLOG_BYTES_MAX;
         if room {
-            self.buffer.extend_from_slice(frame);
+            self.outgoing.frames().extend_from_slice(frame);
         }
         room
     }
@@ -99,7 +95,7 @@ impl Link {
     pub fn close(&mut self) {
         if self.stage == Stage::Open {
             self.stage = Stage::Closing;
-            self.buffer.extend_from_slice(&FAREWELL);
+            self.outgoing.frames().extend_from_slice(&FAREWELL);
         }
     }
 
@@ -115,7 +111,7 @@ impl Link {
 
     /// How many bytes wait to be written.
     pub fn backlog_bytes(&self) -> usize {
-        self.buffer.len() - self.written
+        self.outgoing.waiting_bytes()
     }
 
     /// Notes that it is to be flushed at the turn's end; `false` where that is known already.
@@ -127,10 +123,15 @@ impl Link {
     /// Errors are left to the reading side, which sees the same socket.
     pub fn flush(&mut self) {
         self.queued = false;
-        while self.backlog_bytes() > 0 {
+        loop {
             let Some(writer) = &self.writer else { return self.settle() };
-            match writer.try_write(&self.buffer[self.written..]) {
-                Ok(written) => self.written += written,
+            let written = match self.outgoing.next() {
+                Ok([]) => return self.settle(),
+                Ok(bytes) => writer.try_write(bytes),
+                Err(_) => return self.give_up(),
+            };
+            match written {
+                Ok(written) => self.outgoing.wrote(written),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.blocked = true;
                     self.wake();
@@ -139,20 +140,23 @@ impl Link {
                 Err(_) => return self.give_up(),
             }
         }
-        self.settle();
     }
 
     /// Goes on writing where [`Link::flush`] had to stop.
     pub fn poll_flush(&mut self, context: &mut Context<'_>) {
-        while self.backlog_bytes() > 0 {
-            let Some(writer) = &mut self.writer else { break };
-            match Pin::new(writer).poll_write(context, &self.buffer[self.written..]) {
+        loop {
+            let Some(writer) = &mut self.writer else { return self.settle() };
+            let written = match self.outgoing.next() {
+                Ok([]) => return self.settle(),
+                Ok(bytes) => Pin::new(writer).poll_write(context, bytes),
+                Err(_) => return self.give_up(),
+            };
+            match written {
                 Poll::Pending => return,
-                Poll::Ready(Ok(written)) => self.written += written,
+                Poll::Ready(Ok(written)) => self.outgoing.wrote(written),
                 Poll::Ready(Err(_)) => return self.give_up(),
             }
         }
-        self.settle();
     }
 
     /// Wakes the link's task.
@@ -171,8 +175,7 @@ impl Link {
     /// Everything is written: the buffer's memory is given back, and a link that said farewell is shut down.
     fn settle(&mut self) {
         self.blocked = false;
-        self.buffer = Vec::new();
-        self.written = 0;
+        self.outgoing.clear();
         if self.stage == Stage::Closing {
             self.writer = None;
         }

@@ -102,8 +102,13 @@ async fn obey<R: Reports>(lines: &mut impl Orders, reports: &mut R, make: MakeNo
     let first = lines.next().await?;
     let (setup, orders) = first.split_at(first.iter().position(|byte| *byte == b'\n').unwrap_or(0) + 1);
     let setup: Setup = serde_json::from_slice(setup)?;
-    let config =
-        NodeConfig { id: Some(setup.id), listen: setup.listen, advertise: None, seed: Some(setup.seed) };
+    let config = NodeConfig {
+        id: Some(setup.id),
+        listen: setup.listen,
+        advertise: None,
+        seed: Some(setup.seed),
+        network_key: setup.network_key,
+    };
     let idle = make(setup.net, &config)?;
     let node = idle.node().clone();
     node.shape_links(&setup.shapes);

@@ -10,9 +10,11 @@ use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
 use super::state::{NodeEvent, State};
+use super::task::Connection;
 use super::{Shared, task};
 use crate::access_point::AccessPoint;
 use crate::com::handshake::{HandshakeError, Hello, Welcome, answer, offer};
+use crate::com::key::NetworkKey;
 use crate::com::limits::{DIAL_QUEUE_BYTES_MAX, DIAL_TIMEOUT, DIALS_MAX, HANDSHAKE_TIMEOUT, HANDSHAKES_MAX};
 use crate::com::link::configure;
 use crate::config::NetConfig;
@@ -148,11 +150,12 @@ pub(super) fn start(shared: &Arc<Shared>, state: &mut State) {
 /// Asks a node for its network's settings.
 pub(crate) async fn settings_at(
     access_point: AccessPoint,
+    key: Option<&NetworkKey>,
 ) -> Result<(NetConfig, SocketAddr), HandshakeError> {
     within(DIAL_TIMEOUT, async {
         let mut stream = TcpStream::connect(SocketAddr::from(access_point)).await?;
         let local = stream.local_addr()?;
-        let welcome = offer(&mut stream, &Hello::Settings, &[]).await?;
+        let (welcome, _) = offer(&mut stream, key, &Hello::Settings, &[]).await?;
         Ok((welcome.net, local))
     })
     .await
@@ -164,8 +167,8 @@ async fn dial_to(shared: Arc<Shared>, target: Target) {
         let queue = state.dials.take_queue(target);
         state.dials.under_way.remove(&target);
         let error = match dialled {
-            Ok((stream, contact)) => {
-                if task::start_link(&shared, state, now, contact, stream, Some(queue)) {
+            Ok((connection, contact)) => {
+                if task::start_link(&shared, state, now, contact, connection, Some(queue)) {
                     if let Target::Anyone(_) = target {
                         state.handle(now, Input::LinkUp { contact });
                     }
@@ -188,7 +191,7 @@ async fn dial_to(shared: Arc<Shared>, target: Target) {
 }
 
 /// Connects and shakes hands; what waits for the dial goes out right behind the first frame.
-async fn shake_hands(shared: &Shared, target: Target) -> Result<(TcpStream, Contact), HandshakeError> {
+async fn shake_hands(shared: &Shared, target: Target) -> Result<(Connection, Contact), HandshakeError> {
     if let Target::Node(contact) = target {
         shared.reach(contact).await;
     }
@@ -203,7 +206,7 @@ async fn shake_hands(shared: &Shared, target: Target) -> Result<(TcpStream, Cont
         let hello = Hello::Link { net: state.peer.net(), contact: state.peer.me(), expected };
         (hello, state.dials.take_queue(target))
     };
-    let welcome = offer(&mut stream, &hello, &frames).await?;
+    let (welcome, channel) = offer(&mut stream, shared.key.as_ref(), &hello, &frames).await?;
     // Where a node was dialled, it is the one that was meant: its words come from the contact that the peer knows.
     let contact = match target {
         Target::Node(contact) => contact,
@@ -212,7 +215,7 @@ async fn shake_hands(shared: &Shared, target: Target) -> Result<(TcpStream, Cont
             welcome.contact
         }
     };
-    Ok((stream, contact))
+    Ok((Connection { stream, channel }, contact))
 }
 
 /// Accepts connections for as long as the node lives.
@@ -254,14 +257,14 @@ async fn take_in(shared: Arc<Shared>, mut stream: TcpStream, address: SocketAddr
     let answered = within(HANDSHAKE_TIMEOUT, async {
         configure(&stream)?;
         let admit = |contact: &Contact| shared.turn(|state, now| state.make_room(now, contact));
-        answer(&mut stream, ours, |contact| shared.reach(contact), admit).await
+        answer(&mut stream, shared.key.as_ref(), ours, |contact| shared.reach(contact), admit).await
     })
     .await;
     shared.turn(|state, now| {
         state.dials.handshakes.retain(|(handshake, _)| *handshake != number);
         match answered {
-            Ok(Some(contact)) => {
-                task::start_link(&shared, state, now, contact, stream, None);
+            Ok(Some((contact, channel))) => {
+                task::start_link(&shared, state, now, contact, Connection { stream, channel }, None);
             }
             Ok(None) => {}
             Err(error) => state.events.put(NodeEvent::Refused { access_point: address.into(), error }, 1),

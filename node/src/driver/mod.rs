@@ -26,6 +26,7 @@ pub(crate) use spawner::Spawner;
 pub(crate) use state::{JoinFailure, State, Waiter};
 pub use state::{LookupEnd, NodeEvent};
 
+use crate::com::key::NetworkKey;
 use crate::com::limits::{EVENTS_WAITING_MAX, MESSAGES_WAITING_BYTES_MAX, MESSAGES_WAITING_MAX};
 use crate::com::shaping::{ShapeRules, Shaper};
 use crate::config::NetConfig;
@@ -41,6 +42,8 @@ use mailbox::{Overflow, mailbox};
 pub(crate) struct Shared {
     state: Mutex<State>,
     spawner: Spawner,
+    /// What links are sealed with, if they are.
+    key: Option<NetworkKey>,
     /// Told when the links' rules have changed.
     shaped: Notify,
 }
@@ -63,6 +66,7 @@ pub(crate) fn start(
     seed: u64,
     listener: std::net::TcpListener,
     spawner: Spawner,
+    key: Option<NetworkKey>,
 ) -> io::Result<Started> {
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
@@ -70,7 +74,7 @@ pub(crate) fn start(
         mailbox(MESSAGES_WAITING_MAX, MESSAGES_WAITING_BYTES_MAX, Overflow::DropNewest);
     let (events_in, events) = mailbox(EVENTS_WAITING_MAX, usize::MAX, Overflow::DropOldest);
     let state = State::new(Peer::new(net, me, seed), Shaper::new(seed), messages_in, events_in);
-    let shared = Arc::new(Shared { state: Mutex::new(state), spawner, shaped: Notify::new() });
+    let shared = Arc::new(Shared { state: Mutex::new(state), spawner, key, shaped: Notify::new() });
     let acceptor = shared.spawner.spawn(dial::accept(shared.clone(), listener));
     shared.lock().acceptor = Some(acceptor);
     shared.spawner.spawn(task::DriverTask::new(shared.clone()));

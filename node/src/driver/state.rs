@@ -4,13 +4,13 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::task::Waker;
 
 use bytes::Bytes;
-use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 use super::dial::Dials;
 use super::mailbox::Sender;
 use crate::access_point::AccessPoint;
+use crate::com::channel::ChannelError;
 use crate::com::handshake::HandshakeError;
 use crate::com::limits::{BACKLOG_BYTES_MAX, LOOKUPS_MAX, PARTIAL_BYTES_MAX};
 use crate::com::link::Link;
@@ -97,6 +97,12 @@ struct Operation {
 pub(crate) enum LinkEnd {
     Farewell,
     Broken,
+}
+
+impl From<ChannelError> for LinkEnd {
+    fn from(_: ChannelError) -> LinkEnd {
+        LinkEnd::Broken
+    }
 }
 
 impl From<FrameError> for LinkEnd {
@@ -257,21 +263,14 @@ impl State {
     }
 
     /// Takes in a link whose handshake has succeeded. `None`: there is no room, or the node has stopped.
-    pub(super) fn add_link(
-        &mut self,
-        now: Time,
-        contact: Contact,
-        outbound: bool,
-        writer: OwnedWriteHalf,
-        buffer: Vec<u8>,
-    ) -> Option<LinkKey> {
+    pub(super) fn add_link(&mut self, now: Time, mut link: Link) -> Option<LinkKey> {
+        let contact = link.contact;
         if self.stopped || !self.make_room(now, &contact) {
             return None;
         }
         if self.links.find(&contact).is_none() {
             self.events.put(NodeEvent::LinkOpened(contact), 1);
         }
-        let mut link = Link::new(contact, outbound, writer, buffer);
         link.used = self.turn;
         let key = self.links.insert(link);
         self.links.queue(key);

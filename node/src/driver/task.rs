@@ -15,28 +15,37 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::state::{LinkEnd, State};
 use super::{Shared, clock, dial};
+use crate::com::channel::{Channel, Opener};
 use crate::com::limits::{READ_BYTES, READS_PER_TURN};
+use crate::com::link::Link;
 use crate::com::links::LinkKey;
 use crate::message::Contact;
 use crate::time::Time;
 use crate::wire::FrameReader;
 
-/// Takes in a connection whose handshake has succeeded, and starts its task. `false`: there is no room for it.
+/// A connection whose handshake has succeeded, and the channel through it where the network has a key.
+pub(super) struct Connection {
+    pub(super) stream: TcpStream,
+    pub(super) channel: Option<Channel>,
+}
+
+/// Takes in a connection, and starts its task. `false`: there is no room for it.
 pub(super) fn start_link(
     shared: &Arc<Shared>,
     state: &mut State,
     now: Time,
     contact: Contact,
-    stream: TcpStream,
+    connection: Connection,
     dialled: Option<Vec<u8>>,
 ) -> bool {
-    let (reader, writer) = stream.into_split();
-    let outbound = dialled.is_some();
-    let Some(key) = state.add_link(now, contact, outbound, writer, dialled.unwrap_or_default()) else {
-        return false;
-    };
+    let (reader, writer) = connection.stream.into_split();
+    let (sealer, opener) =
+        connection.channel.map(|channel| (channel.sealer, Box::new(channel.opener))).unzip();
+    let link = Link::new(contact, dialled.is_some(), writer, dialled.unwrap_or_default(), sealer);
+    let Some(key) = state.add_link(now, link) else { return false };
     let frames = FrameReader::default();
-    shared.spawner.spawn(LinkTask { shared: shared.clone(), key, contact, reader, frames, ended: None });
+    let task = LinkTask { shared: shared.clone(), key, contact, reader, opener, frames, ended: None };
+    shared.spawner.spawn(task);
     true
 }
 
@@ -46,6 +55,8 @@ struct LinkTask {
     key: LinkKey,
     contact: Contact,
     reader: OwnedReadHalf,
+    /// Opens what is read, where the link is sealed.
+    opener: Option<Box<Opener>>,
     frames: FrameReader,
     /// How it ended, where no more can be read.
     ended: Option<LinkEnd>,
@@ -98,19 +109,34 @@ impl LinkTask {
     }
 
     fn take_in(&mut self, chunk: &[u8]) -> Result<(), LinkEnd> {
-        let LinkTask { shared, key, contact, frames, .. } = self;
+        let before = self.kept_bytes();
+        let opened = self.opener.as_mut().map(|opener| opener.open(chunk));
+        let LinkTask { shared, key, contact, opener, frames, .. } = self;
         shared.turn(|state, now| {
-            let before = frames.kept_bytes();
-            let fed = frames.feed(chunk, |body| state.receive(now, *key, *contact, body));
-            let room = state.keep_partial(before, frames.kept_bytes());
+            let each = |body: &[u8]| state.receive(now, *key, *contact, body);
+            let fed = match opened {
+                None => frames.feed(chunk, each),
+                Some(Ok(plain)) => frames.feed(&plain, each),
+                Some(Err(error)) => Err(error.into()),
+            };
+            let room = state.keep_partial(before, kept_bytes(opener.as_deref(), frames));
             if room { fed } else { fed.and(Err(LinkEnd::Broken)) }
         })
     }
+
+    /// How many bytes it keeps of records and frames that are not whole yet.
+    fn kept_bytes(&self) -> usize {
+        kept_bytes(self.opener.as_deref(), &self.frames)
+    }
+}
+
+fn kept_bytes(opener: Option<&Opener>, frames: &FrameReader) -> usize {
+    opener.map_or(0, Opener::kept_bytes) + frames.kept_bytes()
 }
 
 impl Drop for LinkTask {
     fn drop(&mut self) {
-        let kept = self.frames.kept_bytes();
+        let kept = self.kept_bytes();
         if kept > 0 {
             self.shared.forget_partial(kept);
         }

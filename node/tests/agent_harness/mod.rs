@@ -215,6 +215,7 @@ pub(crate) fn preparation(nodes: u32) -> Preparation {
         sample_every_ms: 100,
         isolation: Isolation::Process,
         nodes: (0..nodes).map(slot).collect(),
+        network_key: None,
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use p2ps::access_point::AccessPoint;
+use p2ps::com::key::NetworkKey;
 use p2ps::config::NetConfig;
 use p2ps::control::{OperationReport, Order, Report, Setup};
 use p2ps::driver::clock;
@@ -26,12 +27,21 @@ pub struct Managed {
 
 impl Managed {
     pub fn spawn(id: u64, join: &[AccessPoint]) -> Managed {
-        let mut node = Managed::spawn_unjoined(id, join);
+        Managed::spawn_with(None, id, join)
+    }
+
+    /// A node whose network has a key.
+    pub fn spawn_with(key: Option<&NetworkKey>, id: u64, join: &[AccessPoint]) -> Managed {
+        let mut node = Managed::spawn_unjoined_with(key, id, join);
         node.wait("joined", |report| matches!(report, Report::Joined { .. }).then_some(()));
         node
     }
 
     pub fn spawn_unjoined(id: u64, join: &[AccessPoint]) -> Managed {
+        Managed::spawn_unjoined_with(None, id, join)
+    }
+
+    pub fn spawn_unjoined_with(key: Option<&NetworkKey>, id: u64, join: &[AccessPoint]) -> Managed {
         let setup = Setup {
             net: NetConfig::default(),
             id: Id(id),
@@ -40,6 +50,7 @@ impl Managed {
             seed: id,
             metrics: Some(([127, 0, 0, 1], 0).into()),
             shapes: Vec::new(),
+            network_key: key.cloned(),
         };
         let mut child = Command::new(env!("CARGO_BIN_EXE_p2ps-node"))
             .args(["run", "--managed"])

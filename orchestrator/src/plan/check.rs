@@ -61,6 +61,8 @@ impl Checker<'_> {
         let seed = self.read_or(raw.seed.as_ref(), 0);
         let nodes = self.nodes(&raw.nodes);
         let net = self.network(raw.network.as_ref(), nodes);
+        let encrypted = raw.network.as_ref().and_then(|network| network.encrypted.as_ref());
+        let encrypted = self.read_or(encrypted, false);
         let nodes = nodes.and_then(|nodes| self.nodes_that_fit(nodes, net.as_ref(), raw.nodes.index));
         let join_rate = self.join(raw.join.as_ref());
         let workload = self.workload(raw.workload.as_deref().unwrap_or_default());
@@ -101,6 +103,7 @@ impl Checker<'_> {
             name: name?.0,
             seed: seed?,
             net: net?,
+            encrypted: encrypted?,
             nodes,
             isolation: isolation(raw.isolation),
             join_rate,

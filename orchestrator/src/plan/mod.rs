@@ -102,6 +102,8 @@ pub struct Plan {
     pub seed: u64,
     /// The network's settings.
     pub net: NetConfig,
+    /// Whether links are encrypted with a key of the run's own.
+    pub encrypted: bool,
     /// How many nodes join at the start.
     pub nodes: u32,
     /// What they live in.

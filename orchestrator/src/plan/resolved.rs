@@ -26,6 +26,7 @@ fn write_plan(out: &mut String, plan: &Plan) -> std::fmt::Result {
     writeln!(out, "  max_size: {}", plan.net.ring())?;
     writeln!(out, "  geometry: {}", geometry_text(plan.net.geometry()))?;
     writeln!(out, "  successors: {}", plan.net.successors())?;
+    writeln!(out, "  encrypted: {}", plan.encrypted)?;
     writeln!(out, "nodes: {}", plan.nodes)?;
     writeln!(out, "isolation: {}", plan.isolation.as_str())?;
     match plan.join_rate {

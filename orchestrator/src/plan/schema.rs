@@ -98,6 +98,9 @@ pub(crate) struct RawNetwork {
     pub(crate) geometry: Option<RawGeometry>,
     /// The length r of a successor list: r neighbours may fail at once. Default: 8.
     pub(crate) successors: Option<Field<u8>>,
+    /// Links are encrypted, and nodes that are not of the run stay outside: with a key that is drawn for each run and written
+    /// nowhere. Default: false.
+    pub(crate) encrypted: Option<Field<bool>>,
 }
 
 /// A kind of link table.

@@ -84,6 +84,7 @@ mod tests {
             name,
             seed: 7,
             net,
+            encrypted: false,
             nodes: 4,
             isolation,
             join_rate: None,

@@ -1,8 +1,7 @@
 //! Carries a run out: gives the machine what happens and does what it says.
 
 use std::fs;
-use std::io::BufWriter;
-use std::io::Write as _;
+use std::io::{self, BufWriter, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use p2ps::agent::clock::monotonic_us;
 use p2ps::agent::protocol::{AGENT_PROTOCOL_VERSION, NODES_MAX, NodeSlot, Notice, Preparation, Request};
+use p2ps::com::key::NetworkKey;
 use p2ps::config::PROTOCOL_VERSION;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -155,7 +155,7 @@ async fn drive(
     write_schedule(&schedule, directory)?;
     watcher.scheduled(&schedule);
     let recorder = Recorder::create(directory, &job.plan, &schedule)?;
-    let mut driver = Driver::start(job, directory, &schedule, manifest, journal, recorder, ready);
+    let mut driver = Driver::start(job, directory, &schedule, manifest, journal, recorder, ready)?;
     driver.drive(&board, &mut interrupts, watcher).await?;
     Ok(driver.into_parts())
 }
@@ -226,6 +226,8 @@ struct Driver<'a> {
     job: &'a Job,
     directory: &'a RunDirectory,
     schedule: &'a Arc<Schedule>,
+    /// What its links are sealed with, if they are. It goes to agents on their standard input, and nowhere else.
+    network_key: Option<NetworkKey>,
     manifest: Manifest,
     journal: Journal,
     recorder: Recorder,
@@ -265,7 +267,11 @@ impl<'a> Driver<'a> {
         journal: Journal,
         recorder: Recorder,
         hosts: Vec<RunHost>,
-    ) -> Driver<'a> {
+    ) -> Result<Driver<'a>, RunError> {
+        // Not from the seed: it is a secret, and no result depends on it.
+        let network_key = job.plan.encrypted.then(NetworkKey::random).transpose().map_err(|error| {
+            RunError::System { what: "draw the network's key", source: io::Error::other(error) }
+        })?;
         let (tell, events) = mpsc::channel(EVENTS_MAX);
         let mut agents = Vec::new();
         let mut places = Vec::new();
@@ -278,10 +284,11 @@ impl<'a> Driver<'a> {
         let name = directory.path().display().to_string();
         let machine = Machine::new(settings, &name, agents.len() as u32, monotonic_us(), &mut effects);
         let running = agents.len();
-        Driver {
+        Ok(Driver {
             job,
             directory,
             schedule,
+            network_key,
             manifest,
             journal,
             recorder,
@@ -292,7 +299,7 @@ impl<'a> Driver<'a> {
             running,
             events,
             effects,
-        }
+        })
     }
 
     async fn drive(
@@ -465,6 +472,7 @@ impl<'a> Driver<'a> {
             sample_every_ms: SAMPLE_EVERY_MS,
             isolation: self.job.plan.isolation,
             nodes,
+            network_key: self.network_key.clone(),
         })
     }
 }

@@ -15,8 +15,8 @@ fn hello(expected: Option<(Id, u64)>) -> Hello {
     Hello::Link { net: NetConfig::default(), contact: contact(2, 1), expected }
 }
 
-type Dialled = Result<Welcome, HandshakeError>;
-type Answered = Result<Option<Contact>, HandshakeError>;
+type Dialled = Result<(Welcome, Option<Channel>), HandshakeError>;
+type Answered = Result<Option<(Contact, Option<Channel>)>, HandshakeError>;
 
 async fn connected() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -26,23 +26,40 @@ async fn connected() -> (TcpStream, TcpStream) {
 
 /// Both ends' view of one handshake.
 fn shake(hello: &Hello, frames: &[u8], room: bool) -> (Dialled, Answered) {
+    shake_with([None, None], hello, frames, room)
+}
+
+/// The same where the dialling and the dialled end have these keys.
+fn shake_with(
+    keys: [Option<&NetworkKey>; 2],
+    hello: &Hello,
+    frames: &[u8],
+    room: bool,
+) -> (Dialled, Answered) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let (mut dialling, mut dialled) = connected().await;
-        let offer = async move { offer(&mut dialling, hello, frames).await };
-        let answer = async move { answer(&mut dialled, ours(), |_| std::future::ready(()), |_| room).await };
+        let offer = async move { offer(&mut dialling, keys[0], hello, frames).await };
+        let answer = async move {
+            let reach = |_: Contact| std::future::ready(());
+            answer(&mut dialled, keys[1], ours(), reach, |_| room).await
+        };
         tokio::join!(offer, answer)
     })
 }
 
 /// What the dialled node makes of bytes, and what it says to them.
 fn shake_raw(bytes: &[u8]) -> (Answered, Vec<u8>) {
+    shake_raw_with(None, bytes)
+}
+
+fn shake_raw_with(key: Option<&NetworkKey>, bytes: &[u8]) -> (Answered, Vec<u8>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let (mut dialling, mut dialled) = connected().await;
         dialling.write_all(bytes).await.unwrap();
         dialling.shutdown().await.unwrap();
-        let answered = answer(&mut dialled, ours(), |_| std::future::ready(()), |_| true).await;
+        let answered = answer(&mut dialled, key, ours(), |_| std::future::ready(()), |_| true).await;
         drop(dialled);
         let mut said = Vec::new();
         // A reset is as good as silence here.
@@ -54,15 +71,16 @@ fn shake_raw(bytes: &[u8]) -> (Answered, Vec<u8>) {
 #[test]
 fn both_ends_learn_who_the_other_is() {
     let (dialled, answered) = shake(&hello(Some((Id(1), 7))), b"", true);
-    assert_eq!(dialled.unwrap(), ours());
-    assert_eq!(answered.unwrap(), Some(contact(2, 1)));
+    let ((welcome, ours_sealed), (who, theirs_sealed)) = (dialled.unwrap(), answered.unwrap().unwrap());
+    assert_eq!((welcome, who), (ours(), contact(2, 1)));
+    assert!(ours_sealed.is_none() && theirs_sealed.is_none());
 }
 
 #[test]
 fn a_node_that_does_not_know_the_settings_is_told_them() {
     let (dialled, answered) = shake(&Hello::Settings, b"", true);
-    assert_eq!(dialled.unwrap().net, NetConfig::default());
-    assert_eq!(answered.unwrap(), None);
+    assert_eq!(dialled.unwrap().0.net, NetConfig::default());
+    assert!(answered.unwrap().is_none());
 }
 
 #[test]
@@ -141,4 +159,128 @@ fn the_longest_handshake_fits_its_bound() {
     let contact = Contact { id: Id(u64::MAX), access_point, incarnation: u64::MAX };
     let hello = Hello::Link { net, contact, expected: Some((Id(u64::MAX), u64::MAX)) };
     assert!(encode(u16::MAX, &hello).unwrap().len() - PREFIX_BYTES <= HANDSHAKE_BYTES_MAX);
+}
+
+fn key(digit: &str) -> NetworkKey {
+    digit.repeat(64).parse().unwrap()
+}
+
+#[test]
+fn with_the_same_key_both_ends_have_a_channel_and_frames_follow_at_once() {
+    let key = key("a");
+    let frames = vec![7; 3 * channel::RECORD_BYTES_MAX];
+    let hello = hello(Some((Id(1), 7)));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (mut dialling, mut dialled) = connected().await;
+        let offer = offer(&mut dialling, Some(&key), &hello, &frames);
+        let answer = async {
+            let reach = |_: Contact| std::future::ready(());
+            let answered = answer(&mut dialled, Some(&key), ours(), reach, |_| true).await;
+            let (who, channel) = answered.unwrap().unwrap();
+            let mut opener = channel.unwrap().opener;
+            let mut heard = Vec::new();
+            let mut chunk = [0; 4096];
+            while heard.len() < frames.len() {
+                let length = dialled.read(&mut chunk).await.unwrap();
+                heard.extend(opener.open(&chunk[..length]).unwrap());
+            }
+            (who, heard)
+        };
+        let (offered, (who, heard)) = tokio::join!(offer, answer);
+        let (welcome, channel) = offered.unwrap();
+        assert_eq!((welcome, who), (ours(), contact(2, 1)));
+        assert!(channel.is_some() && heard == frames);
+    });
+    let (dialled, answered) = shake_with([Some(&key), Some(&key)], &Hello::Settings, b"", true);
+    assert_eq!(dialled.unwrap().0.net, NetConfig::default());
+    assert!(answered.unwrap().is_none());
+}
+
+#[test]
+fn keys_that_do_not_match_are_refused_and_both_ends_are_told_how() {
+    use KeyMismatch::{Differ, OnlyOurs, OnlyTheirs};
+    let (a, b) = (key("a"), key("b"));
+    for (keys, dialling, dialled) in [
+        ([Some(&a), None], OnlyOurs, OnlyTheirs),
+        ([None, Some(&a)], OnlyTheirs, OnlyOurs),
+        ([Some(&a), Some(&b)], Differ, Differ),
+    ] {
+        for hello in [hello(None), Hello::Settings] {
+            let (offered, answered) = shake_with(keys, &hello, &[1; 9000], true);
+            let (offered, answered) = (offered.unwrap_err(), answered.unwrap_err());
+            assert!(matches!(offered, HandshakeError::OtherKey(told) if told == dialling), "{offered}");
+            assert!(matches!(answered, HandshakeError::OtherKey(told) if told == dialled), "{answered}");
+            assert!(offered.is_final() && offered.to_string().contains("network key"), "{offered}");
+        }
+    }
+}
+
+#[test]
+fn other_refusals_are_told_through_the_channel() {
+    let key = key("a");
+    let keys = [Some(&key), Some(&key)];
+    let (dialled, answered) = shake_with(keys, &hello(None), &[1; 9000], false);
+    assert!(matches!(dialled, Err(HandshakeError::Full)) && matches!(answered, Err(HandshakeError::Full)));
+    let other = NetConfig::new(Ring::DEFAULT, Geometry::Chord, 4).unwrap();
+    let hello = Hello::Link { net: other, contact: contact(2, 1), expected: None };
+    let (dialled, _) = shake_with(keys, &hello, &[1; 9000], true);
+    assert!(matches!(dialled, Err(HandshakeError::OtherSettings { ours, .. }) if ours == other));
+}
+
+#[test]
+fn a_stranger_is_told_that_there_is_a_key_and_nothing_more() {
+    let key = key("a");
+    let refusal = encode(PROTOCOL_VERSION, &Reply::OtherKey(KeyMismatch::OnlyOurs)).unwrap();
+    for hello in [hello(None), Hello::Settings] {
+        let (answered, said) = shake_raw_with(Some(&key), &encode(PROTOCOL_VERSION, &hello).unwrap());
+        assert!(matches!(answered, Err(HandshakeError::OtherKey(KeyMismatch::OnlyOurs))));
+        assert_eq!(said, refusal);
+    }
+    let garbage = [&9_u32.to_le_bytes()[..], b"P2PS\x01\x00\xff\xff\xff"].concat();
+    assert_eq!(shake_raw_with(Some(&key), &garbage).1, refusal);
+    let short = [&8_u32.to_le_bytes()[..], b"P2PS\x01\x00\x02\xff"].concat();
+    assert!(matches!(shake_raw_with(Some(&key), &short).0, Err(HandshakeError::Malformed)));
+    let bare = [&6_u32.to_le_bytes()[..], b"P2PS\x01\x00"].concat();
+    assert_eq!(shake_raw_with(Some(&key), &bare).1, refusal);
+}
+
+#[test]
+fn what_does_not_belong_behind_an_opening_is_refused() {
+    let key = key("a");
+    let (_, opening) = Dialling::begin(&key, &prologue()).unwrap();
+    let hello = encode(PROTOCOL_VERSION, &Hello::Open(opening)).unwrap();
+    assert_eq!(hello[PREFIX_BYTES + FIXED_BYTES], OPEN_TAG);
+    for behind in [vec![0xff; 2], vec![0; 20], vec![9, 1], [&40_u16.to_le_bytes()[..], &[7; 40]].concat()] {
+        let (answered, said) = shake_raw_with(Some(&key), &[&hello[..], &behind].concat());
+        let whole = behind[..2] != [9, 1];
+        let refused = match answered.unwrap_err() {
+            HandshakeError::Channel(ChannelError::Altered) => whole,
+            HandshakeError::Connection(_) => !whole,
+            _ => false,
+        };
+        assert!(refused, "{behind:?}");
+        assert!(said.len() <= hello.len(), "an opening, and nothing more");
+    }
+}
+
+#[test]
+fn a_node_with_a_key_believes_no_welcome_in_the_open() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let key = key("a");
+        let (_, opening) = Dialling::begin(&key, &prologue()).unwrap();
+        for reply in [Reply::Welcome(ours()), Reply::Full, Reply::Open(opening)] {
+            let (mut dialling, mut dialled) = connected().await;
+            dialled.write_all(&encode(PROTOCOL_VERSION, &reply).unwrap()).await.unwrap();
+            let offered = offer(&mut dialling, Some(&key), &hello(None), b"secret").await;
+            let error = offered.unwrap_err();
+            assert!(matches!(error, HandshakeError::Malformed | HandshakeError::Channel(_)), "{error}");
+            drop(dialling);
+            let mut said = Vec::new();
+            dialled.read_to_end(&mut said).await.unwrap();
+            let hello = encode(PROTOCOL_VERSION, &Hello::Open(opening)).unwrap();
+            assert_eq!(said.len(), hello.len(), "an opening, and nothing more");
+        }
+    });
 }
