@@ -1,6 +1,7 @@
 //! Moving routed messages hop by hop: each hop is acknowledged, and one that is not goes to the next best node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use crate::core::effect::{Observation, Output, Phase, Upcall};
 use crate::core::route::{Decision, NextHop, Way};
@@ -22,6 +23,9 @@ pub const HOPS_PENDING_BYTES_MAX: usize = 32 << 20;
 /// The most nodes that one node tries for one message.
 const TRIES_MAX: usize = 8;
 
+/// How many of the hops that were given up are remembered.
+const LATE_MAX: usize = 32;
+
 /// How often the time-out of a node that is tried again is doubled.
 const DOUBLINGS_MAX: usize = 2;
 
@@ -30,6 +34,8 @@ const DOUBLINGS_MAX: usize = 2;
 pub(crate) struct PendingHops {
     hops: BTreeMap<u64, PendingHop>,
     payload_bytes: usize,
+    /// Hops that were given up, to whom, and when they were sent: their acknowledgements may yet tell how slow the way is.
+    late: VecDeque<(u64, Id, Time)>,
 }
 
 impl PendingHops {
@@ -42,6 +48,20 @@ impl PendingHops {
     fn insert(&mut self, hop: u64, pending: PendingHop) {
         self.payload_bytes += pending.passage.route.body.payload_bytes();
         self.hops.insert(hop, pending);
+    }
+
+    /// A hop is given up.
+    fn note_late(&mut self, hop: u64, pending: &PendingHop) {
+        if self.late.len() >= LATE_MAX {
+            self.late.pop_front();
+        }
+        self.late.push_back((hop, pending.next.to.id, pending.sent_at));
+    }
+
+    /// When a hop that was given up had been sent to this node.
+    fn take_late(&mut self, hop: u64, node: Id) -> Option<Time> {
+        let place = self.late.iter().position(|late| (late.0, late.1) == (hop, node))?;
+        self.late.remove(place).map(|(_, _, sent_at)| sent_at)
     }
 
     fn remove(&mut self, hop: u64) -> Option<PendingHop> {
@@ -76,6 +96,8 @@ pub(crate) struct PendingHop {
     next: NextHop,
     sent_at: Time,
     expires: Time,
+    /// This node was late itself: it has waited longer already.
+    graced: bool,
 }
 
 /// Acknowledgements that wait for company on their way to one node: hop, when it came, what became of it.
@@ -171,7 +193,7 @@ impl Core {
             ..route.clone()
         };
         let expires = cx.now + timeout;
-        self.hops.insert(hop, PendingHop { passage, next, sent_at: cx.now, expires });
+        self.hops.insert(hop, PendingHop { passage, next, sent_at: cx.now, expires, graced: false });
         self.timers.set(expires, Timer::Hop(hop));
         self.send(cx, next.to, Message::Route(onward));
     }
@@ -274,12 +296,15 @@ impl Core {
             if matches!(ack.verdict, HopVerdict::NotMember | HopVerdict::Overloaded) {
                 self.on_join_not_passed_on(cx, from);
             }
+            let held = Duration::from_micros(u64::from(ack.held_micros));
             if self.hops.hops.get(&ack.hop).is_none_or(|pending| pending.next.to.id != from.id) {
+                if let Some(sent_at) = self.hops.take_late(ack.hop, from.id) {
+                    self.round_trips.observe(from.id, cx.now.since(sent_at).saturating_sub(held));
+                }
                 continue;
             }
             let Some(pending) = self.take_hop(ack.hop) else { continue };
-            let whole = cx.now.since(pending.sent_at);
-            let latency = whole.saturating_sub(std::time::Duration::from_micros(u64::from(ack.held_micros)));
+            let latency = cx.now.since(pending.sent_at).saturating_sub(held);
             self.round_trips.observe(from.id, latency);
             match ack.verdict {
                 HopVerdict::Taken => cx.out.push(Output::Observe(Observation::HopLatency(latency))),
@@ -299,8 +324,17 @@ impl Core {
     /// The next hop has not acknowledged in time: it is asked whether it lives, and the message goes on elsewhere. Not so
     /// where it is the predecessor: every other way leads back here, so the message waits until the predecessor has answered, or
     /// is taken for dead and its range is this node's.
-    pub(crate) fn on_hop_timeout(&mut self, cx: &mut Context<'_>, hop: u64) {
+    ///
+    /// `grace`: until when the acknowledgement may still come, since this node was late.
+    pub(crate) fn on_hop_timeout(&mut self, cx: &mut Context<'_>, hop: u64, grace: Option<Time>) {
+        if let Some(pending) = self.hops.hops.get_mut(&hop)
+            && let Some(grace) = grace.filter(|_| !pending.graced)
+        {
+            (pending.graced, pending.expires) = (true, grace);
+            return self.timers.set(grace, Timer::Hop(hop));
+        }
         let Some(mut pending) = self.take_hop(hop) else { return };
+        self.hops.note_late(hop, &pending);
         let to = pending.next.to;
         self.suspect(cx, to);
         let tries = pending.passage.tried.len();

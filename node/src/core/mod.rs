@@ -26,6 +26,7 @@ mod golden;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rand_pcg::Pcg32;
 use rand_pcg::rand_core::{Rng, SeedableRng};
@@ -51,6 +52,12 @@ use rtt::RoundTrips;
 use stabilise::Upkeep;
 use table::FingerTable;
 use timers::{Timer, Timers};
+
+/// How late a node may take its turn and still trust its time-outs.
+const LATENESS_MAX: Duration = Duration::from_millis(50);
+
+/// The most time that a node which was late gives those who wait for its turn.
+const GRACE_MAX: Duration = Duration::from_secs(2);
 
 /// The moment, and where effects go.
 pub(crate) struct Context<'a> {
@@ -129,11 +136,14 @@ impl Core {
 
     /// Does all that is due.
     pub(crate) fn on_tick(&mut self, cx: &mut Context<'_>) {
-        while let Some(timer) = self.timers.expired(cx.now) {
+        while let Some((due, timer)) = self.timers.expired(cx.now) {
+            // Whoever is late itself does not blame others: their answers may be waiting unread.
+            let late = cx.now.since(due);
+            let grace = (late > LATENESS_MAX).then(|| cx.now + late.min(GRACE_MAX));
             match timer {
                 Timer::Acks => self.flush_acks(cx),
-                Timer::Hop(hop) => self.on_hop_timeout(cx, hop),
-                Timer::Request(token) => self.on_request_timeout(cx, token),
+                Timer::Hop(hop) => self.on_hop_timeout(cx, hop, grace),
+                Timer::Request(token) => self.on_request_timeout(cx, token, grace),
                 Timer::Lookup(sequence) => self.on_lookup_due(cx, sequence),
                 Timer::Service(number) => self.upcalls.push_back(Upcall::Due(number)),
                 Timer::Stabilise => self.on_round(cx),
@@ -276,7 +286,7 @@ impl Core {
     }
 
     /// `length`, give or take a quarter, so that nodes do not move in step.
-    fn jittered(&mut self, length: std::time::Duration) -> std::time::Duration {
+    fn jittered(&mut self, length: Duration) -> Duration {
         let per_mille = 750 + self.randomness.next_u32() % 501;
         length * per_mille / 1000
     }

@@ -1,6 +1,8 @@
 //! Requests to single nodes, and what follows when one does not answer: it is taken for dead, taken out of the tables, and
 //! what was on its way to it goes elsewhere.
 
+use std::time::Duration;
+
 use crate::core::effect::{Event, Phase};
 use crate::core::timers::Timer;
 use crate::core::{Context, Core};
@@ -21,7 +23,11 @@ pub(crate) struct Request {
     pub(crate) purpose: Purpose,
     sent_at: Time,
     attempts: u32,
+    /// How long this attempt may take.
+    timeout: Duration,
     expires: Time,
+    /// This node was late itself: it has waited longer already.
+    graced: bool,
     /// It is late, or something else is that the node should have answered.
     suspect: bool,
 }
@@ -72,8 +78,18 @@ impl Core {
             return;
         }
         let token = self.next_token();
-        let expires = cx.now + self.round_trips.timeout(to.id);
-        let request = Request { to, purpose, sent_at: cx.now, attempts: 1, expires, suspect: false };
+        let timeout = self.round_trips.timeout(to.id);
+        let expires = cx.now + timeout;
+        let request = Request {
+            to,
+            purpose,
+            sent_at: cx.now,
+            attempts: 1,
+            timeout,
+            expires,
+            graced: false,
+            suspect: false,
+        };
         self.requests.insert(token, request);
         self.timers.set(expires, Timer::Request(token));
         self.send(cx, to, purpose.message(token));
@@ -89,8 +105,9 @@ impl Core {
     /// A node is late with an acknowledgement: it is asked whether it lives, and routes avoid it meanwhile.
     pub(crate) fn suspect(&mut self, cx: &mut Context<'_>, node: Contact) {
         self.probe(cx, node);
-        for request in self.requests.values_mut().filter(|request| request.to == node) {
-            request.suspect = true;
+        let mut requests = self.requests.values_mut().filter(|request| request.to == node);
+        if requests.all(|request| !std::mem::replace(&mut request.suspect, true)) {
+            self.round_trips.back_off(node.id);
         }
     }
 
@@ -111,25 +128,29 @@ impl Core {
         }
         let request = self.requests.remove(&token)?;
         self.timers.cancel(request.expires, Timer::Request(token));
-        if request.attempts == 1 {
-            self.round_trips.observe(from.id, cx.now.since(request.sent_at));
-        }
+        // Where a later attempt was answered too, the time since the first errs on the safe side.
+        self.round_trips.observe(from.id, cx.now.since(request.sent_at));
         Some(request)
     }
 
-    pub(crate) fn on_request_timeout(&mut self, cx: &mut Context<'_>, token: u64) {
+    /// A request was not answered in time. `grace`: until when the answer may still come, since this node was late.
+    pub(crate) fn on_request_timeout(&mut self, cx: &mut Context<'_>, token: u64, grace: Option<Time>) {
         let Some(request) = self.requests.get_mut(&token) else { return };
+        if let Some(grace) = grace.filter(|_| !request.graced) {
+            (request.graced, request.expires) = (true, grace);
+            return self.timers.set(grace, Timer::Request(token));
+        }
         let to = request.to;
         if request.attempts >= REQUEST_ATTEMPTS_MAX {
             return self.declare_dead(cx, to);
         }
-        let timeout = self.round_trips.timeout(to.id) * (1 << request.attempts);
         request.attempts += 1;
-        request.suspect = true;
-        request.expires = cx.now + timeout;
+        request.timeout *= 2;
+        request.expires = cx.now + request.timeout;
         self.timers.set(request.expires, Timer::Request(token));
         let message = request.purpose.message(token);
         self.send(cx, to, message);
+        self.suspect(cx, to);
         self.probe_heir(cx, to);
     }
 

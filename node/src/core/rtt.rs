@@ -53,6 +53,15 @@ impl RoundTrips {
         self.estimates.insert(node, Estimate { mean_us: sample_us, deviation_us: sample_us / 2 });
     }
 
+    /// A node was late: it is given twice the time, until an answer tells better (RFC 6298, 5.5). Without that, nodes on an
+    /// overloaded machine take each other for dead, and the repair is more load.
+    pub(crate) fn back_off(&mut self, node: Id) {
+        if let Some(estimate) = self.estimates.get_mut(&node) {
+            let spread_us = (estimate.timeout().as_micros() as u32).saturating_sub(estimate.mean_us) / 2;
+            estimate.deviation_us = estimate.deviation_us.max(spread_us);
+        }
+    }
+
     pub(crate) fn forget(&mut self, node: Id) {
         self.estimates.remove(&node);
     }
@@ -102,6 +111,27 @@ mod tests {
         assert_eq!(round_trips.timeout(Id(9)), 2 * TIMEOUT_MIN);
         round_trips.observe(Id(2), Duration::from_millis(400));
         assert_eq!(round_trips.timeout(Id(9)), TIMEOUT_INITIAL);
+    }
+
+    #[test]
+    fn who_was_late_is_given_twice_the_time_until_it_answers_fast_again() {
+        let mut round_trips = RoundTrips::default();
+        round_trips.observe(Id(1), Duration::from_millis(1));
+        let mut last = round_trips.timeout(Id(1));
+        for _ in 0..3 {
+            round_trips.back_off(Id(1));
+            let now = round_trips.timeout(Id(1));
+            assert!(now > last * 19 / 10 && now < last * 21 / 10, "{now:?} after {last:?}");
+            last = now;
+        }
+        for _ in 0..20 {
+            round_trips.back_off(Id(1));
+        }
+        assert_eq!(round_trips.timeout(Id(1)), TIMEOUT_MAX);
+        for _ in 0..20 {
+            round_trips.observe(Id(1), Duration::from_millis(1));
+        }
+        assert_eq!(round_trips.timeout(Id(1)), TIMEOUT_MIN);
     }
 
     #[test]

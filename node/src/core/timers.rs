@@ -50,13 +50,10 @@ impl Timers {
         self.due.first().map(|(at, _)| *at)
     }
 
-    /// Takes the first timer that is due.
-    pub(crate) fn expired(&mut self, now: Time) -> Option<Timer> {
-        let (at, timer) = *self.due.first()?;
-        if at > now {
-            return None;
-        }
+    /// Takes the first timer that is due, and when it was.
+    pub(crate) fn expired(&mut self, now: Time) -> Option<(Time, Timer)> {
+        let first = *self.due.first().filter(|(at, _)| *at <= now)?;
         self.due.pop_first();
-        Some(timer)
+        Some(first)
     }
 }

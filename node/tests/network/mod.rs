@@ -50,6 +50,8 @@ pub struct Network {
     pub latency_us: std::ops::Range<u64>,
     /// How many of a thousand messages are lost.
     pub loss_per_mille: u64,
+    /// What each input costs the one processor that all nodes share.
+    pub cost: Duration,
     pub trace: u64,
 }
 
@@ -77,6 +79,7 @@ impl Network {
             operations: 0,
             latency_us: 1_000..50_000,
             loss_per_mille: 0,
+            cost: Duration::ZERO,
             trace: 0,
         }
     }
@@ -254,9 +257,13 @@ impl Network {
 
     /// Lets time pass.
     pub fn run_for(&mut self, length: Duration) {
-        let end = self.now + length;
-        while self.step(end) {}
-        self.now = end;
+        self.run_to(self.now + length);
+    }
+
+    /// Lets time pass until then; where inputs cost time, it may be later already.
+    pub fn run_to(&mut self, end: Time) {
+        while self.now < end && self.step(end) {}
+        self.now = self.now.max(end);
     }
 
     /// Lets time pass until something holds.
@@ -348,6 +355,7 @@ impl Network {
         let mut out = Outbox::new();
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.handle(self.now, input, &mut out);
+        self.now = self.now + self.cost;
         let me = peer.me();
         for output in out {
             self.note(&output, id);
