@@ -128,6 +128,56 @@ pub enum Request {
     Stop,
 }
 
+/// Ports from one to another, both included; there is at least one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "(u16, u16)", into = "(u16, u16)")]
+pub struct PortRange {
+    low: u16,
+    high: u16,
+}
+
+impl PortRange {
+    /// The ports from `low` to `high`; `None` where these are none, or port 0 is among them.
+    pub fn new(low: u16, high: u16) -> Option<PortRange> {
+        (low > 0 && low <= high).then_some(PortRange { low, high })
+    }
+
+    /// The lowest.
+    pub fn low(&self) -> u16 {
+        self.low
+    }
+
+    /// The highest.
+    pub fn high(&self) -> u16 {
+        self.high
+    }
+
+    /// How many they are.
+    pub fn count(&self) -> usize {
+        usize::from(self.high - self.low) + 1
+    }
+}
+
+impl std::fmt::Display for PortRange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}", self.low, self.high)
+    }
+}
+
+impl TryFrom<(u16, u16)> for PortRange {
+    type Error = String;
+
+    fn try_from((low, high): (u16, u16)) -> Result<PortRange, String> {
+        PortRange::new(low, high).ok_or_else(|| format!("there are no ports from {low} to {high}"))
+    }
+}
+
+impl From<PortRange> for (u16, u16) {
+    fn from(range: PortRange) -> (u16, u16) {
+        (range.low, range.high)
+    }
+}
+
 /// One node of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeSlot {

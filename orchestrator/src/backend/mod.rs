@@ -8,11 +8,13 @@ pub mod inventory;
 pub mod local;
 pub mod ssh;
 
-use std::net::{IpAddr, Ipv4Addr, Shutdown, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::net::{Shutdown, shutdown};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::process::Child;
 use tokio::sync::oneshot;
@@ -113,7 +115,11 @@ impl Backend {
         match &host.way {
             Way::Ssh(target) => {
                 let prepared = ssh::Prepared::new(target, &hosts.ssh, &hosts.node_binary)?;
-                let listen = host.listen.unwrap_or(prepared.address());
+                let listen = host.listen.or(prepared.address());
+                let listen = listen.ok_or_else(|| {
+                    let source = std::io::ErrorKind::AddrNotAvailable.into();
+                    BackendError::Listen { address: target.endpoint.address.clone(), source }
+                })?;
                 Ok(PreparedHost { listen, ready: Ready::Ssh(Box::new(prepared)) })
             }
             Way::Exec { command, address } => {
@@ -177,7 +183,7 @@ enum Process {
     /// A child of this process.
     Child { child: Child, pid: u32 },
     /// A connection to a process elsewhere.
-    Remote { ended: oneshot::Receiver<String>, socket: TcpStream },
+    Remote { ended: oneshot::Receiver<String>, socket: OwnedFd },
 }
 
 impl AgentProcess {
@@ -198,7 +204,7 @@ impl AgentProcess {
     }
 
     /// An agent on another host: `ended` says how it ended, `socket` is the connection to it.
-    fn remote(ended: oneshot::Receiver<String>, socket: TcpStream) -> AgentProcess {
+    fn remote(ended: oneshot::Receiver<String>, socket: OwnedFd) -> AgentProcess {
         AgentProcess(Process::Remote { ended, socket })
     }
 
@@ -227,7 +233,7 @@ impl AgentProcess {
         // Either can only fail where it has ended already.
         match &mut self.0 {
             Process::Child { child, .. } => child.start_kill().ok(),
-            Process::Remote { socket, .. } => socket.shutdown(Shutdown::Both).ok(),
+            Process::Remote { socket, .. } => shutdown(socket, Shutdown::Both).ok(),
         };
     }
 

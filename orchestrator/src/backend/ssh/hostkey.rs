@@ -238,7 +238,7 @@ pub(super) fn match_patterns<'a>(patterns: impl Iterator<Item = &'a str>, name: 
 }
 
 /// `*` stands for any bytes, `?` for one. In time proportional to the product of the lengths, whatever the pattern.
-fn match_pattern(pattern: &[u8], name: &[u8]) -> bool {
+pub(super) fn match_pattern(pattern: &[u8], name: &[u8]) -> bool {
     let (mut at, mut here, mut star) = (0, 0, None);
     while here < name.len() {
         match pattern.get(at) {
