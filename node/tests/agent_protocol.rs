@@ -71,10 +71,10 @@ fn a_line_without_end_ends_the_agent_at_its_bound() {
 fn preparations_that_cannot_be_are_refused() {
     let mut agent = Agent::start();
     agent.say(&hello(LEASE_MS));
-    let Request::Prepare { net, listen, metrics, sample_every_ms, nodes } = prepare(2) else {
+    let Request::Prepare { net, listen, ports, metrics, sample_every_ms, nodes } = prepare(2) else {
         unreachable!()
     };
-    let with = |listen, nodes| Request::Prepare { net, listen, metrics, sample_every_ms, nodes };
+    let with = |listen, nodes| Request::Prepare { net, listen, ports, metrics, sample_every_ms, nodes };
     let slot = |node: usize| NodeSlot { node: node as u32, id: Id(node as u64), seed: 0 };
     agent.say(&with(listen, (0..=NODES_MAX).map(slot).collect()));
     assert!(agent.problem().contains("at most 10000"));

@@ -217,13 +217,86 @@ fn hosts_are_checked_before_a_run_and_left_as_they_were() {
     assert!(text.contains("unknown cannot be used: its host key is not known"), "{text}");
     let (code, text) = check("", &["--json"]);
     assert_eq!(code, Some(3), "{text}");
-    let hosts: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let good = hosts.iter().find(|host| host["host"] == "good").unwrap();
+    let said: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let good = said.iter().find(|host| host["host"] == "good").unwrap();
     // Both clocks are this host's.
     let (offset, error) = (good["clock_offset"].as_f64().unwrap(), good["clock_error"].as_f64().unwrap());
     assert!(offset.abs() <= error, "{good}");
+    assert_eq!(good["host_key"]["algorithm"], "ssh-ed25519");
+    assert!(good["facts"]["processes_max"].as_u64() > Some(0), "{good}");
+    assert_eq!(said.last().unwrap()["reach"]["calls"], 0, "{text}");
     testbed.wait_no_process();
     assert_eq!(testbed.cached().len(), 1);
+}
+
+#[test]
+fn hosts_call_each_other_where_nodes_would_listen() {
+    let mut testbed = Testbed::new();
+    let good = |testbed: &mut Testbed, number: u8| {
+        testbed.serve(&format!("127.0.0.{number}"), true).entry(&format!("good{number}"))
+    };
+    let mut hosts = vec![good(&mut testbed, 1), good(&mut testbed, 2), good(&mut testbed, 3)];
+    // A port that somebody else has, on an address of all hosts: nodes could not listen there.
+    let taken = std::net::TcpListener::bind("127.0.0.4:0").unwrap().local_addr().unwrap().port();
+    let narrow = testbed.serve("127.0.0.4", true).entry("narrow");
+    hosts.push(narrow.replace('}', &format!(", ports: {taken}-{taken}}}")));
+    // One whose nodes would be on an address that it does not have.
+    let away = testbed.serve("127.0.0.5", true).entry("away");
+    hosts.push(away.replace('}', ", listen: 192.0.2.1}"));
+    let check = |head: &str, flag: &[&str]| {
+        let inventory = testbed.inventory(head, &hosts);
+        let node_binary = harness::node_binary().to_str().unwrap();
+        let common = ["hosts", "check", inventory.to_str().unwrap(), "--node-binary", node_binary];
+        let output = harness::orchestrator(&[&common, flag].concat());
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let holder = std::net::TcpListener::bind(("127.0.0.4", taken)).unwrap();
+    let (code, text) = check("required: 3\n", &["--json"]);
+    assert_eq!(code, Some(0), "{text}");
+    let said: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let reach = &said.last().unwrap()["reach"];
+    assert_eq!((&reach["calls"], &reach["all_pairs"]), (&6.into(), &true.into()), "{text}");
+    assert_eq!(reach["failed"].as_array().unwrap().len(), 0, "{text}");
+    for (name, words) in [
+        ("narrow", format!("only 0 of 1 ports are free on 127.0.0.4 within {taken}")),
+        ("away", "nodes cannot listen on 192.0.2.1".into()),
+    ] {
+        let host = said.iter().find(|host| host["host"] == name).unwrap();
+        assert!(host["reason"].as_str().unwrap().contains(&words), "{host}");
+    }
+    drop(holder);
+    let (code, text) = check("required: 4\n", &[]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("4 hosts reach each other where nodes would listen (12 calls"), "{text}");
+    testbed.wait_no_process();
+}
+
+#[test]
+fn nodes_listen_on_the_ports_that_the_inventory_gives_them() {
+    let mut testbed = Testbed::new();
+    let hosts =
+        [testbed.serve("127.0.0.1", true).entry("one"), testbed.serve("127.0.0.2", true).entry("two")];
+    let inventory =
+        testbed.inventory("", &[hosts[0].clone(), hosts[1].replace('}', ", ports: 24000-24002}")]);
+    let mut run = Run::start(SMALL, &["--on", inventory.to_str().unwrap()]);
+    assert_eq!(run.wait_end().code(), Some(3));
+    let errors = run.errors();
+    assert!(
+        errors.contains("two may have 3 ports (24000-24002) for its 4 nodes: widen `ports:`"),
+        "{errors}"
+    );
+    assert_eq!(manifest(&run)["ending"], "too_few_ports");
+
+    let wide = hosts.map(|host| host.replace('}', ", ports: 24000-24199}"));
+    let mut run = Run::start(SMALL, &["--json", "--on", testbed.inventory("", &wide).to_str().unwrap()]);
+    run.wait_alive(8);
+    let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let listening = |line: &&str| line.split_whitespace().nth(3) == Some("0A");
+    let port = |line: &str| u16::from_str_radix(line.split_whitespace().nth(1)?.split_once(':')?.1, 16).ok();
+    let ports: Vec<u16> = sockets.lines().filter(listening).filter_map(port).collect();
+    assert_eq!(ports.iter().filter(|port| (24_000..24_200).contains(*port)).count(), 8, "{ports:?}");
+    assert_eq!(run.wait_end().code(), Some(0), "{:#}", last(&run));
+    testbed.wait_no_process();
 }
 
 #[test]

@@ -32,11 +32,11 @@ fn host<'a>(said: &'a [Value], name: &str) -> &'a Value {
 fn hosts_behind_others_are_reached_as_the_inventory_and_ssh_have_it() {
     let mut testbed = Testbed::new();
     let user = testbed.user();
-    let gate = testbed.serve("127.0.0.1", true);
+    let gate = testbed.serve_with("127.0.0.1", true, "LogLevel DEBUG1");
     let gate = (gate.address.clone(), gate.port);
-    let inner = testbed.serve("127.0.0.2", true);
+    let inner = testbed.serve_with("127.0.0.2", true, "LogLevel DEBUG1");
     let inner = (inner.address.clone(), inner.port);
-    let far = testbed.serve("127.0.0.3", true);
+    let far = testbed.serve_with("127.0.0.3", true, "LogLevel VERBOSE");
     let far = (far.address.clone(), far.port);
     let home = testbed.path("home");
     std::fs::create_dir_all(home.join(".ssh/conf.d")).unwrap();

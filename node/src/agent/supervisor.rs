@@ -12,10 +12,11 @@ use super::faults::Faults;
 use super::host;
 use super::outlet::Outlet;
 use super::ports;
+use super::probe::Probe;
 use super::process::{Heard, Life, NodeEvent, Word};
 use super::protocol::{
     ADDRESSES_MAX, AGENT_PROTOCOL_VERSION, Action, ActionKind, LIST_MAX, NODES_MAX, NodeIndex, NodeSlot,
-    Notice, Request, ShapeRule,
+    Notice, PortRange, Request, ShapeRule,
 };
 use super::roster::{Common, Ended, Roster, StartError};
 use super::sampling::Sampling;
@@ -48,6 +49,7 @@ const ACTIONS_PER_TURN: usize = 32;
 pub(super) struct Supervisor {
     outlet: Outlet,
     events: mpsc::Sender<NodeEvent>,
+    probe: Probe,
     executable: PathBuf,
     phase: Phase,
     lease_us: u64,
@@ -81,10 +83,16 @@ enum Phase {
 }
 
 impl Supervisor {
-    pub(super) fn new(outlet: Outlet, events: mpsc::Sender<NodeEvent>, now_us: u64) -> Supervisor {
+    pub(super) fn new(
+        outlet: Outlet,
+        events: mpsc::Sender<NodeEvent>,
+        probe: Probe,
+        now_us: u64,
+    ) -> Supervisor {
         Supervisor {
             outlet,
             events,
+            probe,
             executable: executable(),
             phase: Phase::Fresh,
             lease_us: HELLO_WAIT_US,
@@ -152,12 +160,19 @@ impl Supervisor {
                 self.outlet.say(&Notice::Clock { token, monotonic_us: monotonic_us(), unix_us: unix_us() });
             }
             (Request::Renew, _) => {}
-            (Request::Prepare { net, listen, metrics, sample_every_ms, nodes }, Phase::Greeted) => {
+            (Request::Listen { listen, ports, token }, Phase::Greeted) => {
+                match self.probe.listen(listen, ports, token) {
+                    Ok(address) => self.outlet.say(&Notice::Listening { address }),
+                    Err(error) => self.problem(format!("nodes cannot listen on {listen}: {error}")),
+                }
+            }
+            (Request::Dial { calls }, Phase::Greeted) => self.probe.dial(calls),
+            (Request::Prepare { net, listen, ports, metrics, sample_every_ms, nodes }, Phase::Greeted) => {
                 let common =
                     Common { executable: self.executable.clone(), net, metrics, events: self.events.clone() };
                 self.sample_every_us =
                     sample_every_ms.clamp(*SAMPLE_EVERY_MS.start(), *SAMPLE_EVERY_MS.end()) * 1000;
-                match prepare(common, listen, nodes) {
+                match prepare(common, listen, ports, nodes) {
                     Ok(roster) => self.prepared(roster),
                     Err(error) => self.problem(error),
                 }
@@ -427,6 +442,11 @@ impl Supervisor {
         }
     }
 
+    /// Something came of calls to other hosts.
+    pub(super) fn probed(&mut self, notice: &Notice) {
+        self.outlet.say(notice);
+    }
+
     fn problem(&mut self, error: String) {
         self.outlet.say(&Notice::Problem { error });
     }
@@ -487,6 +507,8 @@ impl Phase {
 fn name(request: &Request) -> &'static str {
     match request {
         Request::Hello { .. } => "hello",
+        Request::Listen { .. } => "listen",
+        Request::Dial { .. } => "dial",
         Request::Prepare { .. } => "prepare",
         Request::Schedule { .. } => "schedule",
         Request::Addresses { .. } => "addresses",
@@ -508,7 +530,12 @@ fn executable() -> PathBuf {
     }
 }
 
-fn prepare(common: Common, listen: std::net::IpAddr, nodes: Vec<NodeSlot>) -> Result<Roster, String> {
+fn prepare(
+    common: Common,
+    listen: std::net::IpAddr,
+    range: Option<PortRange>,
+    nodes: Vec<NodeSlot>,
+) -> Result<Roster, String> {
     if nodes.len() > NODES_MAX {
         return Err(format!("{} nodes were asked for; an agent takes at most {NODES_MAX}", nodes.len()));
     }
@@ -525,7 +552,7 @@ fn prepare(common: Common, listen: std::net::IpAddr, nodes: Vec<NodeSlot>) -> Re
     if listen.is_unspecified() {
         return Err(format!("{listen} is no address at which nodes can be reached"));
     }
-    let reservations = ports::reserve(listen, nodes.len())
+    let reservations = ports::reserve(listen, range, nodes.len())
         .map_err(|error| format!("ports for {} nodes cannot be had: {error}", nodes.len()))?;
     Ok(Roster::new(common, nodes, reservations))
 }

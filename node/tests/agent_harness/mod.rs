@@ -202,6 +202,7 @@ pub(crate) fn prepare(nodes: u32) -> Request {
     Request::Prepare {
         net: NetConfig::default(),
         listen: [127, 0, 0, 1].into(),
+        ports: None,
         metrics: false,
         sample_every_ms: 100,
         nodes: (0..nodes).map(slot).collect(),

@@ -475,7 +475,7 @@ hosts:
             ("hosts:\n  - -oProxyCommand=x\n", 2, "cannot be a host's name"),
             ("hosts:\n  - {user: me}\n", 2, "neither `name` nor `address`"),
             ("hosts:\n  - a\n  - odd\n", 3, "or `via: ssh`"),
-            ("hosts:\n  - a\n  - dark\n", 3, "/config:13: whether this is for `dark` depends on `exec`"),
+            ("hosts:\n  - a\n  - dark\n", 3, "/config:16: whether this is for `dark` depends on `exec`"),
             ("hosts:\n  - round\n", 2, "more than 8 hosts on the way"),
             ("hosts:\n  - {name: a, jump: 'x,'}\n", 2, "`jump: x,`"),
             ("hosts:\n  - {name: a, jump: odd}\n", 2, "ProxyCommand"),

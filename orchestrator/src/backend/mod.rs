@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use p2ps::agent::protocol::PortRange;
 use rustix::net::{Shutdown, shutdown};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::process::Child;
@@ -21,6 +22,7 @@ use tokio::sync::oneshot;
 
 use self::inventory::{Inventory, Way};
 use self::ssh::SshError;
+use self::ssh::hostkey::HostKey;
 use self::ssh::upload::NodeBinary;
 
 /// Where a run's nodes run.
@@ -106,12 +108,15 @@ impl Backend {
             Backend::Local(local) => {
                 return Ok(PreparedHost {
                     listen: Ipv4Addr::LOCALHOST.into(),
+                    ports: None,
+                    host_key: None,
                     ready: Ready::Local(local.clone()),
                 });
             }
             Backend::Hosts(hosts) => hosts,
         };
         let host = &hosts.inventory.hosts[candidate];
+        let ports = host.ports;
         match &host.way {
             Way::Ssh(target) => {
                 let prepared = ssh::Prepared::new(target, &hosts.ssh, &hosts.node_binary)?;
@@ -120,11 +125,12 @@ impl Backend {
                     let source = std::io::ErrorKind::AddrNotAvailable.into();
                     BackendError::Listen { address: target.endpoint.address.clone(), source }
                 })?;
-                Ok(PreparedHost { listen, ready: Ready::Ssh(Box::new(prepared)) })
+                let host_key = Some(prepared.host_key().clone());
+                Ok(PreparedHost { listen, ports, host_key, ready: Ready::Ssh(Box::new(prepared)) })
             }
             Way::Exec { command, address } => {
                 let listen = host.listen.map_or_else(|| resolve(address), Ok)?;
-                Ok(PreparedHost { listen, ready: Ready::Exec(command.clone()) })
+                Ok(PreparedHost { listen, ports, host_key: None, ready: Ready::Exec(command.clone()) })
             }
         }
     }
@@ -134,6 +140,10 @@ impl Backend {
 pub struct PreparedHost {
     /// The address that its nodes listen on and are reached at.
     pub listen: IpAddr,
+    /// The ports that its nodes may listen on; `None`: those that its agent chooses.
+    pub ports: Option<PortRange>,
+    /// Its key, where it was reached by SSH.
+    pub host_key: Option<HostKey>,
     ready: Ready,
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use p2ps::agent::clock::monotonic_us;
-use p2ps::agent::protocol::{AGENT_PROTOCOL_VERSION, NodeSlot, Notice, Request};
+use p2ps::agent::protocol::{AGENT_PROTOCOL_VERSION, NodeSlot, Notice, PortRange, Request};
 use p2ps::config::PROTOCOL_VERSION;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -148,11 +148,26 @@ async fn drive(
     write_manifest(&manifest, directory)?;
     let schedule = Arc::new(schedule(&job.plan, ready.len() as u32));
     write_schedule(&schedule, directory)?;
+    if let Err(error) = check_ports(&ready, &schedule) {
+        end_early(&mut manifest, "too_few_ports", directory)?;
+        return Err(error);
+    }
     watcher.scheduled(&schedule);
     let recorder = Recorder::create(directory, &job.plan, &schedule)?;
     let mut driver = Driver::start(job, directory, &schedule, manifest, journal, recorder, ready);
     driver.drive(&board, &mut interrupts, watcher).await?;
     Ok(driver.into_parts())
+}
+
+/// Whether each host has a port for each of its nodes, as far as the inventory says which they may have.
+fn check_ports(hosts: &[RunHost], schedule: &Schedule) -> Result<(), RunError> {
+    for (index, host) in (0..).zip(hosts) {
+        let nodes = schedule.nodes.iter().filter(|node| node.host == index).count();
+        if let Some(ports) = host.ports.filter(|ports| ports.count() < nodes) {
+            return Err(RunError::TooFewPorts { host: host.name.clone(), ports, nodes });
+        }
+    }
+    Ok(())
 }
 
 /// Writes down that the run ended before it had begun.
@@ -229,6 +244,7 @@ struct Driver<'a> {
 struct Place {
     name: String,
     listen: IpAddr,
+    ports: Option<PortRange>,
 }
 
 /// What is left of a driver when it is done.
@@ -257,7 +273,7 @@ impl<'a> Driver<'a> {
         let mut places = Vec::new();
         for (index, host) in (0..).zip(hosts) {
             agents.push(AgentHandle::new(index, host.connection, tell.clone()));
-            places.push(Place { name: host.name, listen: host.listen });
+            places.push(Place { name: host.name, listen: host.listen, ports: host.ports });
         }
         let settings = Settings { end_us: schedule.end_us, sample_every_us: SAMPLE_EVERY_MS * 1000 };
         let mut effects = Vec::new();
@@ -447,6 +463,7 @@ impl<'a> Driver<'a> {
         Request::Prepare {
             net: self.job.plan.net,
             listen: self.places[host as usize].listen,
+            ports: self.places[host as usize].ports,
             metrics: self.job.metrics.is_some(),
             sample_every_ms: SAMPLE_EVERY_MS,
             nodes,

@@ -74,7 +74,7 @@ impl Testbed {
         let port = TcpListener::bind((address, 0)).unwrap().local_addr().unwrap().port();
         let config = self.path(&format!("sshd{number}.conf"));
         let text = format!(
-            "ListenAddress {address}\nPort {port}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nUsePAM no\nLogLevel DEBUG1\n\
+            "ListenAddress {address}\nPort {port}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nUsePAM no\n\
              StrictModes no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\n\
              {lines}\n",
             self.path(&format!("host{number}")).display(),

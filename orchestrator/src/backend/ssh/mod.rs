@@ -20,7 +20,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use self::hostkey::KnownHosts;
+use self::hostkey::{HostKey, KnownHosts};
 use self::session::{Connected, SessionError, connect};
 use self::turnstile::Turnstile;
 use self::upload::{NodeBinary, Provided, Swept, UploadError};
@@ -159,6 +159,11 @@ impl Prepared {
     /// The address at which the host was reached: by this host, or by the last one on the way.
     pub fn address(&self) -> Option<IpAddr> {
         self.address
+    }
+
+    /// The host's key.
+    pub fn host_key(&self) -> &HostKey {
+        &self.connected.host_key
     }
 
     /// Starts its agent. What goes wrong on the host is how the agent ended.

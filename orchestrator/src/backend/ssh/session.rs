@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use ssh2::{ErrorCode, MethodType, Session};
 
 use super::channel::{PassError, pass_through};
-use super::hostkey::{HostKeyError, recorded_name};
+use super::hostkey::{HostKey, HostKeyError, recorded_name};
 use super::{Endpoint, Passphrases, Settings, Target};
 
 /// How long a host may take to answer a connection.
@@ -36,6 +36,8 @@ pub(super) struct Connected {
     pub(super) socket: OwnedFd,
     /// The host's address, where it was reached directly.
     pub(super) address: Option<IpAddr>,
+    /// The host's key.
+    pub(super) host_key: HostKey,
 }
 
 /// Why there is no session.
@@ -161,8 +163,8 @@ fn enter(endpoint: &Endpoint, settings: &Settings) -> Result<Connected, SessionE
     let stream = dial(endpoint)?;
     stream.set_nodelay(true).map_err(SessionError::System)?;
     let address = stream.peer_addr().map_err(SessionError::System)?.ip();
-    let (session, socket) = begin(endpoint, stream.into(), settings)?;
-    Ok(Connected { session, socket, address: Some(address) })
+    let connected = begin(endpoint, stream.into(), settings)?;
+    Ok(Connected { address: Some(address), ..connected })
 }
 
 /// Begins a session with a host that is reached through another.
@@ -179,16 +181,11 @@ fn pass(
         }
         PassError::System(source) => SessionError::System(source),
     })?;
-    let (session, socket) = begin(endpoint, stream.into(), settings)?;
-    Ok(Connected { session, socket, address: None })
+    begin(endpoint, stream.into(), settings)
 }
 
 /// Agrees on keys, checks the host's, and proves who we are.
-fn begin(
-    endpoint: &Endpoint,
-    socket: OwnedFd,
-    settings: &Settings,
-) -> Result<(Session, OwnedFd), SessionError> {
+fn begin(endpoint: &Endpoint, socket: OwnedFd, settings: &Settings) -> Result<Connected, SessionError> {
     let Settings { known_hosts, passphrases, .. } = settings;
     let name = match &endpoint.host_key_alias {
         Some(alias) => alias.to_lowercase(),
@@ -206,9 +203,9 @@ fn begin(
     })?;
     session.set_timeout(STEP_WAIT_MS);
     let (key, _) = session.host_key().ok_or(HostKeyError::None)?;
-    known_hosts.check(&name, key)?;
+    let host_key = known_hosts.check(&name, key)?;
     Admission { session: &session, endpoint, passphrases, tried: Vec::new() }.get_in()?;
-    Ok((session, socket))
+    Ok(Connected { session, socket, address: None, host_key })
 }
 
 /// Tries each of the host's addresses.
