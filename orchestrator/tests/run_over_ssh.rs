@@ -322,6 +322,49 @@ fn a_command_that_leads_to_an_agent_is_a_host_too() {
 }
 
 #[test]
+fn presets_give_each_tool_the_words_that_it_wants() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let testbed = Testbed::new();
+    let presets = [
+        ("ssh", "-T|-o|BatchMode=yes|h-ssh|{binary}|agent"),
+        ("kubectl", "exec|-i|h-kubectl|--|{binary}|agent"),
+        ("docker", "exec|-i|h-docker|{binary}|agent"),
+        ("srun", "--nodelist=h-srun|--nodes=1|--ntasks=1|--overlap|--unbuffered|{binary}|agent"),
+        ("oarsh", "h-oarsh|{binary}|agent"),
+    ];
+    // In place of the tools, something that writes down its words and then does what they are for, on this host.
+    let tools = testbed.path("tools");
+    std::fs::create_dir(&tools).unwrap();
+    let stand_in = "#!/bin/sh\nfor word; do echo \"$word\"; done > \"$0.words\"\n\
+                    while [ $# -gt 2 ]; do shift; done\nexec \"$@\"\n";
+    let mut hosts = Vec::new();
+    for (name, _) in presets {
+        let path = tools.join(name);
+        std::fs::write(&path, stand_in).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        hosts.push(format!("{{name: h-{name}, listen: 127.0.0.1, via: {name}}}"));
+    }
+    let text = format!("hosts:\n{}", hosts.iter().map(|host| format!("  - {host}\n")).collect::<String>());
+    let inventory = testbed.path("presets.yaml");
+    std::fs::write(&inventory, text).unwrap();
+    let node_binary = harness::node_binary().canonicalize().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_orchestrator"))
+        .args(["hosts", "check", inventory.to_str().unwrap(), "--node-binary", node_binary.to_str().unwrap()])
+        .env("PATH", format!("{}:{}", tools.display(), std::env::var("PATH").unwrap()))
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains("5 hosts reach each other"), "{text}");
+    for (name, expected) in presets {
+        let words = std::fs::read_to_string(tools.join(format!("{name}.words"))).unwrap();
+        let expected = expected.replace("{binary}", node_binary.to_str().unwrap());
+        assert_eq!(words.lines().collect::<Vec<_>>(), expected.split('|').collect::<Vec<_>>(), "{name}");
+    }
+}
+
+#[test]
 fn a_key_with_a_passphrase_is_taken_from_an_agent_or_asked_for_at_a_terminal() {
     let mut testbed = Testbed::new();
     let hosts = [testbed.serve("127.0.0.1", true).entry("host")];
