@@ -38,6 +38,11 @@ fn hosts_behind_others_are_reached_as_the_inventory_and_ssh_have_it() {
     let inner = (inner.address.clone(), inner.port);
     let far = testbed.serve_with("127.0.0.3", true, "LogLevel VERBOSE");
     let far = (far.address.clone(), far.port);
+    // Hashed, as Debian's ssh records names.
+    let hashed =
+        Command::new("ssh-keygen").args(["-q", "-H", "-f"]).arg(testbed.path("known_hosts")).output();
+    assert!(hashed.unwrap().status.success());
+    assert!(std::fs::read_to_string(testbed.path("known_hosts")).unwrap().starts_with("|1|"));
     let home = testbed.path("home");
     std::fs::create_dir_all(home.join(".ssh/conf.d")).unwrap();
     std::fs::write(home.join(".ssh/config"), "Include conf.d/*\n").unwrap();

@@ -11,9 +11,6 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use ssh2::Session;
 
-/// How much is sent at once, in bytes.
-const CHUNK_BYTES: usize = 32 << 10;
-
 /// The most that is read of what a host's commands print, in bytes.
 const OUTPUT_BYTES_MAX: u64 = 64 << 10;
 
@@ -243,12 +240,9 @@ fn run_script(
     }
     let mut channel = session.channel_session().map_err(UploadError::Connection)?;
     channel.exec(&command).map_err(UploadError::Connection)?;
-    for chunk in input.chunks(CHUNK_BYTES) {
-        // Where the script has ended early, its status says more than this does.
-        if channel.write_all(chunk).is_err() {
-            break;
-        }
-    }
+    // In one piece: the library cuts it into packets as long as can be. Where the script has ended early, its status says more than
+    // an error of this does.
+    channel.write_all(input).ok();
     channel.send_eof().ok();
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     (&mut channel).take(OUTPUT_BYTES_MAX).read_to_end(&mut stdout).map_err(UploadError::Stream)?;
