@@ -112,12 +112,12 @@ hosts_are_idle() { [ "$(sinfo -h -o %T -N 2>/dev/null | grep -c '^idle$')" = "$H
 nothing_runs() { [ -z "$(squeue -h 2>/dev/null)" ] && [ -z "$(steps)" ]; }
 
 steps() {
-    local directory
+    local directory program
     for directory in /proc/[0-9]*; do
-        if grep -qzF "SLURM_CONF=$SLURM_CONF" "$directory/environ" 2>/dev/null &&
-            grep -qz -e 'p2ps-node' -e 'slurmstepd' "$directory/cmdline" 2>/dev/null; then
-            echo "${directory#/proc/}"
-        fi
+        grep -qzF "SLURM_CONF=$SLURM_CONF" "$directory/environ" 2>/dev/null || continue
+        # A program's own name, not its arguments: each slurmd is told where slurmstepd is.
+        { IFS= read -r -d '' program <"$directory/cmdline"; } 2>/dev/null || continue
+        case "${program##*/}" in p2ps-node | slurmstepd*) echo "${directory#/proc/}" ;; esac
     done
 }
 
