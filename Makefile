@@ -6,7 +6,7 @@
 CARGO ?= cargo
 NODES ?= 64
 
-.PHONY: help quickstart build test lint deny unit bench bench-key clean testbed testbed-down testbed-check node-static
+.PHONY: help quickstart build test lint deny unit bench bench-key clean testbed testbed-down testbed-check testbed-compare slurm-check node-static
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -73,6 +73,16 @@ testbed-down:
 testbed-check:
 	@deploy/install.sh testbed
 	deploy/testbed/check.sh
+
+## make testbed-compare [HOSTS=20 ROUNDS=5]  a command and a file to all hosts: ours, pssh, clush, ansible and ssh side by side (some 5 min)
+testbed-compare: build
+	@deploy/install.sh testbed
+	@deploy/install.sh compare
+	@HOSTS="$(or $(HOSTS),20)" ROUNDS="$(or $(ROUNDS),5)" deploy/testbed/compare.sh
+
+## make slurm-check            run an experiment on a real Slurm from Debian's packages, which are not installed (about 1 min; root only)
+slurm-check: build
+	@deploy/slurm-check.sh
 
 ## make clean                  remove what was built
 clean:

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what is missing for `make quickstart` (build), `make test` (test) or `make testbed` (testbed), on Debian and Ubuntu;
-# elsewhere says what is wanted. Rust and make are assumed. Usage: deploy/install.sh build|test|testbed
+# Installs what is missing for `make quickstart` (build), `make test` (test), `make testbed` (testbed) or `make testbed-compare`
+# (compare), on Debian and Ubuntu; elsewhere says what is wanted. Rust and make are assumed. Usage: deploy/install.sh build|test|testbed|compare
 set -eu
 
 DENY_VERSION=0.20.2
@@ -17,10 +17,12 @@ case "${1:-}" in
     build) wanted="$build" ;;
     test) wanted="$build promtool:prometheus prometheus:prometheus sshd:openssh-server ssh:openssh-client ip:iproute2 python3:python3" ;;
     testbed) wanted="sshd:openssh-server ssh:openssh-client ip:iproute2 nft:nftables pkill:procps python3:python3" ;;
-    *) say "usage: deploy/install.sh build|test|testbed"; exit 2 ;;
+    compare) wanted="parallel-ssh:pssh clush:clustershell ansible:ansible-core" ;;
+    *) say "usage: deploy/install.sh build|test|testbed|compare"; exit 2 ;;
 esac
+case "$1" in build | test) builds=yes ;; *) builds="" ;; esac
 
-if [ "$1" != testbed ] && ! command -v cargo >/dev/null; then
+if [ -n "$builds" ] && ! command -v cargo >/dev/null; then
     say "Rust is missing: see https://rustup.rs"
     exit 3
 fi
@@ -31,7 +33,7 @@ for pair in $wanted; do
 done
 
 # The SSH backend is built against the system's OpenSSL.
-if [ "$1" != testbed ] && ! pkg-config --exists openssl 2>/dev/null; then
+if [ -n "$builds" ] && ! pkg-config --exists openssl 2>/dev/null; then
     missing="$missing libssl-dev"
 fi
 

@@ -106,7 +106,12 @@ fn told(agent: &Agent) -> BTreeSet<String> {
             Report::Ring { .. } | Report::Sample(_) => None,
         },
         Notice::Samples { .. } => Some("samples".to_owned()),
-        Notice::Ready { .. } | Notice::Prepared { .. } | Notice::Clock { .. } | Notice::Stopped => None,
+        Notice::Ready { .. }
+        | Notice::Listening { .. }
+        | Notice::Dialled { .. }
+        | Notice::Prepared { .. }
+        | Notice::Clock { .. }
+        | Notice::Stopped => None,
     };
     agent.heard.iter().filter_map(words).collect()
 }

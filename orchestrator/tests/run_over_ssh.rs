@@ -11,8 +11,9 @@ use harness::sshd::Testbed;
 use harness::{Run, WAIT, plan};
 use p2ps_orchestrator::backend::AgentConnection;
 use p2ps_orchestrator::backend::ssh::hostkey::KnownHosts;
+use p2ps_orchestrator::backend::ssh::turnstile::Turnstile;
 use p2ps_orchestrator::backend::ssh::upload::NodeBinary;
-use p2ps_orchestrator::backend::ssh::{Passphrases, Prepared, Settings, Target};
+use p2ps_orchestrator::backend::ssh::{Endpoint, Passphrases, Prepared, Settings, Target};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
@@ -29,22 +30,6 @@ expect:
   - lookup.wrong == 0
   - nodes.alive == 8
 ";
-
-/// The processes that run a node binary from the testbed's cache.
-fn processes(testbed: &Testbed) -> Vec<String> {
-    let cache = testbed.path("cache");
-    let entries = std::fs::read_dir("/proc").unwrap().flatten();
-    let executables = entries.filter_map(|entry| std::fs::read_link(entry.path().join("exe")).ok());
-    executables.filter(|path| path.starts_with(&cache)).map(|path| path.display().to_string()).collect()
-}
-
-fn wait_no_process(testbed: &Testbed) {
-    let deadline = Instant::now() + WAIT;
-    while !processes(testbed).is_empty() {
-        assert!(Instant::now() < deadline, "still there: {:?}", processes(testbed));
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-}
 
 fn manifest(run: &Run) -> Value {
     let text = std::fs::read_to_string(run.directory().join("manifest.json")).unwrap();
@@ -73,7 +58,7 @@ fn two_hosts_carry_out_a_run_and_keep_only_the_binary_which_the_next_run_uses() 
         assert!(host["clocks"][0]["rtt_us"].as_u64() > Some(0), "{host}");
         assert!(host["lost"].is_null(), "{host}");
     }
-    wait_no_process(&testbed);
+    testbed.wait_no_process();
     let cached = testbed.cached();
     let expected = format!("p2ps-node-{}", manifest["node_binary_sha256"].as_str().unwrap());
     assert_eq!(cached, std::slice::from_ref(&expected));
@@ -86,7 +71,7 @@ fn two_hosts_carry_out_a_run_and_keep_only_the_binary_which_the_next_run_uses() 
     let mut again = Run::start(SMALL, &arguments);
     assert_eq!(again.wait_end().code(), Some(0), "{:#}", last(&again));
     assert_eq!(written(), before, "the binary is not sent again");
-    wait_no_process(&testbed);
+    testbed.wait_no_process();
 }
 
 #[test]
@@ -98,9 +83,7 @@ fn bad_hosts_are_named_with_their_reasons_and_the_run_goes_on_without_them() {
     let changed = testbed.serve("127.0.0.4", true);
     let (entry, recorded) = (changed.entry("changed"), changed.host_key.clone());
     let other = testbed.make_key("other");
-    let known = testbed.path("known_hosts");
-    let text = std::fs::read_to_string(&known).unwrap().replace(&recorded, &other);
-    std::fs::write(&known, text).unwrap();
+    testbed.exchange_known(&recorded, &other);
     let dead = std::net::TcpListener::bind("127.0.0.5:0").unwrap().local_addr().unwrap();
     let hosts = [
         good[0].clone(),
@@ -136,7 +119,7 @@ fn bad_hosts_are_named_with_their_reasons_and_the_run_goes_on_without_them() {
         assert!(words.iter().all(|word| reason.contains(word)), "{name}: {reason}");
     }
     assert_eq!(end["hosts_unusable"].as_array().unwrap().len(), 5);
-    wait_no_process(&testbed);
+    testbed.wait_no_process();
 }
 
 #[test]
@@ -151,7 +134,7 @@ fn too_few_hosts_end_a_run_before_anything_is_started() {
     assert!(errors.contains("1 of the hosts can be used, 2 are required"), "{errors}");
     assert!(errors.contains("unknown: its host key is not known"), "{errors}");
     assert_eq!(manifest(&run)["ending"], "too_few_hosts");
-    wait_no_process(&testbed);
+    testbed.wait_no_process();
 }
 
 #[test]
@@ -164,7 +147,7 @@ fn new_hosts_are_recorded_where_that_is_asked_for() {
     assert_eq!(run.wait_end().code(), Some(0), "{:#}", last(&run));
     let known = std::fs::read_to_string(testbed.path("known_hosts")).unwrap();
     assert!(known.starts_with("[127.0.0.1]:") && known.trim_end().ends_with(&key), "{known}");
-    wait_no_process(&testbed);
+    testbed.wait_no_process();
 }
 
 #[test]
@@ -175,14 +158,14 @@ fn a_host_whose_connection_dies_is_lost_and_its_nodes_end_while_the_run_goes_on(
     let inventory = testbed.inventory("", &hosts);
     let mut run = Run::start(&plan(8, 12), &["--json", "--on", inventory.to_str().unwrap()]);
     run.wait_alive(8);
-    assert_eq!(processes(&testbed).len(), 10, "{:?}", processes(&testbed));
+    assert_eq!(testbed.processes().len(), 10, "{:?}", testbed.processes());
     testbed.server(1).kill_sessions();
     let status = run.wait_end();
     let end = last(&run);
     assert_eq!(end["ending"], "completed", "{end:#} {status}");
     let lost = end["hosts_lost"].as_array().unwrap();
     assert_eq!((lost.len(), &lost[0]["host"]), (1, &"dies".into()), "{end:#}");
-    wait_no_process(&testbed);
+    testbed.wait_no_process();
 }
 
 #[test]
@@ -193,7 +176,7 @@ fn an_orchestrator_that_is_killed_leaves_no_process_on_its_hosts() {
     let inventory = testbed.inventory("", &hosts);
     let mut run = Run::start(&plan(6, 300), &["--json", "--on", inventory.to_str().unwrap()]);
     run.wait_alive(6);
-    assert_eq!(processes(&testbed).len(), 8);
+    assert_eq!(testbed.processes().len(), 8);
     run.signal(rustix::process::Signal::KILL);
     run.wait_end();
     let directory = run.directory();
@@ -208,7 +191,7 @@ fn an_orchestrator_that_is_killed_leaves_no_process_on_its_hosts() {
         (code, text.as_str()),
         (Some(0), "nothing left\none: no process left\ntwo: no process left\n")
     );
-    assert_eq!(processes(&testbed), [""; 0]);
+    assert_eq!(testbed.processes(), [""; 0]);
     assert_eq!(testbed.cached().len(), 1);
     let (code, text) = clean(&["--cached"]);
     assert!(code == Some(0) && text.contains("the cached node binary removed"), "{text}");
@@ -234,13 +217,86 @@ fn hosts_are_checked_before_a_run_and_left_as_they_were() {
     assert!(text.contains("unknown cannot be used: its host key is not known"), "{text}");
     let (code, text) = check("", &["--json"]);
     assert_eq!(code, Some(3), "{text}");
-    let hosts: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let good = hosts.iter().find(|host| host["host"] == "good").unwrap();
+    let said: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let good = said.iter().find(|host| host["host"] == "good").unwrap();
     // Both clocks are this host's.
     let (offset, error) = (good["clock_offset"].as_f64().unwrap(), good["clock_error"].as_f64().unwrap());
     assert!(offset.abs() <= error, "{good}");
-    wait_no_process(&testbed);
+    assert_eq!(good["host_key"]["algorithm"], "ssh-ed25519");
+    assert!(good["facts"]["processes_max"].as_u64() > Some(0), "{good}");
+    assert_eq!(said.last().unwrap()["reach"]["calls"], 0, "{text}");
+    testbed.wait_no_process();
     assert_eq!(testbed.cached().len(), 1);
+}
+
+#[test]
+fn hosts_call_each_other_where_nodes_would_listen() {
+    let mut testbed = Testbed::new();
+    let good = |testbed: &mut Testbed, number: u8| {
+        testbed.serve(&format!("127.0.0.{number}"), true).entry(&format!("good{number}"))
+    };
+    let mut hosts = vec![good(&mut testbed, 1), good(&mut testbed, 2), good(&mut testbed, 3)];
+    // A port that somebody else has, on an address of all hosts: nodes could not listen there.
+    let taken = std::net::TcpListener::bind("127.0.0.4:0").unwrap().local_addr().unwrap().port();
+    let narrow = testbed.serve("127.0.0.4", true).entry("narrow");
+    hosts.push(narrow.replace('}', &format!(", ports: {taken}-{taken}}}")));
+    // One whose nodes would be on an address that it does not have.
+    let away = testbed.serve("127.0.0.5", true).entry("away");
+    hosts.push(away.replace('}', ", listen: 192.0.2.1}"));
+    let check = |head: &str, flag: &[&str]| {
+        let inventory = testbed.inventory(head, &hosts);
+        let node_binary = harness::node_binary().to_str().unwrap();
+        let common = ["hosts", "check", inventory.to_str().unwrap(), "--node-binary", node_binary];
+        let output = harness::orchestrator(&[&common, flag].concat());
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let holder = std::net::TcpListener::bind(("127.0.0.4", taken)).unwrap();
+    let (code, text) = check("required: 3\n", &["--json"]);
+    assert_eq!(code, Some(0), "{text}");
+    let said: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let reach = &said.last().unwrap()["reach"];
+    assert_eq!((&reach["calls"], &reach["all_pairs"]), (&6.into(), &true.into()), "{text}");
+    assert_eq!(reach["failed"].as_array().unwrap().len(), 0, "{text}");
+    for (name, words) in [
+        ("narrow", format!("only 0 of 1 ports are free on 127.0.0.4 within {taken}")),
+        ("away", "nodes cannot listen on 192.0.2.1".into()),
+    ] {
+        let host = said.iter().find(|host| host["host"] == name).unwrap();
+        assert!(host["reason"].as_str().unwrap().contains(&words), "{host}");
+    }
+    drop(holder);
+    let (code, text) = check("required: 4\n", &[]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("4 hosts reach each other where nodes would listen (12 calls"), "{text}");
+    testbed.wait_no_process();
+}
+
+#[test]
+fn nodes_listen_on_the_ports_that_the_inventory_gives_them() {
+    let mut testbed = Testbed::new();
+    let hosts =
+        [testbed.serve("127.0.0.1", true).entry("one"), testbed.serve("127.0.0.2", true).entry("two")];
+    let inventory =
+        testbed.inventory("", &[hosts[0].clone(), hosts[1].replace('}', ", ports: 24000-24002}")]);
+    let mut run = Run::start(SMALL, &["--on", inventory.to_str().unwrap()]);
+    assert_eq!(run.wait_end().code(), Some(3));
+    let errors = run.errors();
+    assert!(
+        errors.contains("two may have 3 ports (24000-24002) for its 4 nodes: widen `ports:`"),
+        "{errors}"
+    );
+    assert_eq!(manifest(&run)["ending"], "too_few_ports");
+
+    let wide = hosts.map(|host| host.replace('}', ", ports: 24000-24199}"));
+    let mut run = Run::start(SMALL, &["--json", "--on", testbed.inventory("", &wide).to_str().unwrap()]);
+    run.wait_alive(8);
+    let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let listening = |line: &&str| line.split_whitespace().nth(3) == Some("0A");
+    let port = |line: &str| u16::from_str_radix(line.split_whitespace().nth(1)?.split_once(':')?.1, 16).ok();
+    let ports: Vec<u16> = sockets.lines().filter(listening).filter_map(port).collect();
+    assert_eq!(ports.iter().filter(|port| (24_000..24_200).contains(*port)).count(), 8, "{ports:?}");
+    assert_eq!(run.wait_end().code(), Some(0), "{:#}", last(&run));
+    testbed.wait_no_process();
 }
 
 #[test]
@@ -263,6 +319,49 @@ fn a_command_that_leads_to_an_agent_is_a_host_too() {
     let unusable = manifest["unusable_hosts"].to_string();
     assert!(unusable.contains("/nowhere/ssh") && unusable.contains("say `listen:`"), "{unusable}");
     assert_eq!(run.clean(), (Some(0), "nothing left\n".to_owned()));
+}
+
+#[test]
+fn presets_give_each_tool_the_words_that_it_wants() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let testbed = Testbed::new();
+    let presets = [
+        ("ssh", "-T|-o|BatchMode=yes|h-ssh|{binary}|agent"),
+        ("kubectl", "exec|-i|h-kubectl|--|{binary}|agent"),
+        ("docker", "exec|-i|h-docker|{binary}|agent"),
+        ("srun", "--nodelist=h-srun|--nodes=1|--ntasks=1|--overlap|--unbuffered|{binary}|agent"),
+        ("oarsh", "h-oarsh|{binary}|agent"),
+    ];
+    // In place of the tools, something that writes down its words and then does what they are for, on this host.
+    let tools = testbed.path("tools");
+    std::fs::create_dir(&tools).unwrap();
+    let stand_in = "#!/bin/sh\nfor word; do echo \"$word\"; done > \"$0.words\"\n\
+                    while [ $# -gt 2 ]; do shift; done\nexec \"$@\"\n";
+    let mut hosts = Vec::new();
+    for (name, _) in presets {
+        let path = tools.join(name);
+        std::fs::write(&path, stand_in).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        hosts.push(format!("{{name: h-{name}, listen: 127.0.0.1, via: {name}}}"));
+    }
+    let text = format!("hosts:\n{}", hosts.iter().map(|host| format!("  - {host}\n")).collect::<String>());
+    let inventory = testbed.path("presets.yaml");
+    std::fs::write(&inventory, text).unwrap();
+    let node_binary = harness::node_binary().canonicalize().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_orchestrator"))
+        .args(["hosts", "check", inventory.to_str().unwrap(), "--node-binary", node_binary.to_str().unwrap()])
+        .env("PATH", format!("{}:{}", tools.display(), std::env::var("PATH").unwrap()))
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains("5 hosts reach each other"), "{text}");
+    for (name, expected) in presets {
+        let words = std::fs::read_to_string(tools.join(format!("{name}.words"))).unwrap();
+        let expected = expected.replace("{binary}", node_binary.to_str().unwrap());
+        assert_eq!(words.lines().collect::<Vec<_>>(), expected.split('|').collect::<Vec<_>>(), "{name}");
+    }
 }
 
 #[test]
@@ -320,7 +419,7 @@ fn a_key_with_a_passphrase_is_taken_from_an_agent_or_asked_for_at_a_terminal() {
         assert!(!text.contains(typed.trim()), "it is not shown: {text}");
         assert!(text.contains("Passphrase of"), "{text}");
     }
-    wait_no_process(&testbed);
+    testbed.wait_no_process();
 }
 
 #[test]
@@ -329,19 +428,21 @@ fn much_goes_through_a_channel_both_ways_at_once_and_nothing_is_lost() {
     const CHUNKS: usize = 300;
     let mut testbed = Testbed::new();
     let server = testbed.serve("127.0.0.1", true);
-    let target = Target {
+    let endpoint = Endpoint {
         address: server.address.clone(),
         port: server.port,
         user: testbed.user(),
         keys: vec![testbed.path("user")],
         host_key_alias: None,
-        cache: testbed.path("cache").display().to_string(),
     };
+    let cache = testbed.path("cache").display().to_string();
+    let target = Target { endpoint, jumps: Vec::new(), cache };
     // In place of an agent, something that says what it hears, on both streams, and how it ended.
     let echo = "#!/bin/sh\n[ \"$1\" = --version ] && exit\ntee /dev/stderr\nexit 7\n";
     std::fs::write(testbed.path("echo"), echo).unwrap();
     let known_hosts = KnownHosts::load(&[testbed.path("known_hosts")], false).unwrap();
-    let settings = Settings { known_hosts, passphrases: Passphrases::default() };
+    let settings =
+        Settings { known_hosts, passphrases: Passphrases::default(), turnstile: Turnstile::default() };
     let binary = NodeBinary::read(&testbed.path("echo")).unwrap();
     let prepared = Prepared::new(&target, &settings, &binary).unwrap();
     let chunk = |number: usize| vec![number as u8; CHUNK];
@@ -389,5 +490,5 @@ fn a_host_that_hangs_delays_no_run_that_has_a_stand_in_and_no_interrupt() {
     let errors = run.errors();
     assert!(errors.contains("interrupted while its hosts were made ready"), "{errors}");
     assert_eq!(manifest(&run)["ending"], "interrupted");
-    wait_no_process(&testbed);
+    testbed.wait_no_process();
 }

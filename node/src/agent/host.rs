@@ -1,14 +1,18 @@
 //! What an agent knows of its host.
 
+use std::path::Path;
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::protocol::HostFacts;
 
-/// Lets this process, and the nodes it starts, have as many open files as the system allows.
-pub(super) fn raise_open_files() {
-    let limit = getrlimit(Resource::Nofile);
-    // Where it is refused the old limit stays, and is what the facts say.
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).ok();
+/// Lets this process, and the nodes it starts, have as many open files and processes as the system allows.
+pub(super) fn raise_limits() {
+    for resource in [Resource::Nofile, Resource::Nproc] {
+        let limit = getrlimit(resource);
+        // Where it is refused the old limit stays, and is what the facts say.
+        setrlimit(resource, Rlimit { current: limit.maximum, maximum: limit.maximum }).ok();
+    }
 }
 
 /// Sees to it that this process, and those that it starts, may have `wanted` open files, where that is permitted. Gives back
@@ -45,9 +49,30 @@ pub(super) fn facts() -> HostFacts {
             .map_or(0, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX)),
         memory_bytes: memory_bytes(),
         open_files_max: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
+        processes_max: processes_max(),
         pid: std::process::id(),
         node_version: env!("CARGO_PKG_VERSION").to_owned(),
     }
+}
+
+/// The smallest of the limits that hold for this process: the user's, and those of the control groups that it is in.
+fn processes_max() -> u64 {
+    let mut limit = getrlimit(Resource::Nproc).current.unwrap_or(u64::MAX);
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    // Version 2's line has no controllers; of version 1, the line of `pids`.
+    let group = |line: &str| match line.splitn(3, ':').collect::<Vec<&str>>()[..] {
+        [_, "", path] => Some(format!("/sys/fs/cgroup{path}")),
+        [_, "pids", path] => Some(format!("/sys/fs/cgroup/pids{path}")),
+        _ => None,
+    };
+    for directory in groups.lines().filter_map(group) {
+        for directory in Path::new(&directory).ancestors() {
+            let text = std::fs::read_to_string(directory.join("pids.max")).unwrap_or_default();
+            // No number: `max`, which is none, or no such file.
+            limit = limit.min(text.trim().parse().unwrap_or(u64::MAX));
+        }
+    }
+    limit
 }
 
 fn first_line(path: &str) -> String {
@@ -76,5 +101,6 @@ mod tests {
         let facts = super::facts();
         assert!(!facts.kernel.is_empty() && !facts.name.is_empty(), "{facts:?}");
         assert!(facts.cores > 0 && facts.memory_bytes > 0 && facts.open_files_max > 0, "{facts:?}");
+        assert!(facts.processes_max > 0, "{facts:?}");
     }
 }

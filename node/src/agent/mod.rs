@@ -14,6 +14,7 @@ pub mod lines;
 mod outlet;
 mod ports;
 mod preparation;
+mod probe;
 mod process;
 pub mod protocol;
 mod roster;
@@ -70,7 +71,7 @@ pub fn run() -> Result<(), AgentError> {
         .enable_all()
         .build()
         .map_err(|source| AgentError::System { what: "start its event loop", source })?;
-    host::raise_open_files();
+    host::raise_limits();
     runtime.block_on(serve())
 }
 
@@ -105,7 +106,8 @@ async fn serve() -> Result<(), AgentError> {
         .spawn(move || listen(std::io::stdin().lock(), &hear))
         .map_err(cannot("start a thread"))?;
     let (tell, mut told) = mpsc::channel(EVENTS_MAX);
-    let mut supervisor = Supervisor::new(outlet, tell, clock::monotonic_us());
+    let (tell_probed, mut probed) = mpsc::channel(1);
+    let mut supervisor = Supervisor::new(outlet, tell, probe::Probe::new(tell_probed), clock::monotonic_us());
 
     let mut listening = true;
     loop {
@@ -129,6 +131,7 @@ async fn serve() -> Result<(), AgentError> {
             _ = interrupt.recv() => supervisor.abandon("it was told to by SIGINT".into()),
             _ = hangup.recv() => supervisor.abandon("it was told to by SIGHUP".into()),
             ring = alarm.ring() => ring.map_err(cannot("wait for a timer"))?,
+            Some(notice) = probed.recv() => supervisor.probed(&notice),
             Some(event) = told.recv() => {
                 supervisor.node_event(event);
                 for _ in 0..EVENTS_MAX {

@@ -1,17 +1,22 @@
 //! A port for each node, known before any node runs and kept for it.
 //!
 //! Ports are taken outside of the range from which the system gives ports to outgoing links, so that no link can sit on
-//! the port of a node that is down. Until its node runs, a port is held by a socket that is bound and does not listen:
+//! the port of a node that is down; but where the orchestrator names a range, that is taken. Until its node runs, a port is held by a socket that is bound and does not listen:
 //! whoever connects is refused, as by a dead node.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
+
+use super::protocol::PortRange;
 
 /// Ports below are left to others.
 const PORT_MIN: u16 = 10_000;
+
+/// The most calls that wait where [`Reservation::listen`] listens.
+const BACKLOG_MAX: i32 = 256;
 
 /// A port that is kept for a node.
 #[derive(Debug)]
@@ -31,6 +36,13 @@ impl Reservation {
         self.holder = None;
     }
 
+    /// Listens on the port, in place of a node.
+    pub(super) fn listen(self) -> io::Result<std::net::TcpListener> {
+        let socket = self.holder.ok_or(io::ErrorKind::NotConnected)?;
+        listen(&socket, BACKLOG_MAX)?;
+        Ok(socket.into())
+    }
+
     /// Holds the port again, after its node's end. Best effort: links of the dead node may still be closing.
     pub(super) fn hold(&mut self) {
         if self.holder.is_none() {
@@ -39,13 +51,17 @@ impl Reservation {
     }
 }
 
-/// Reserves `count` different ports on `ip`.
+/// Reserves `count` different ports on `ip`, within `range` if one is named.
 ///
 /// # Errors
 /// Where the address is not one of this host's, or there are not enough free ports.
-pub(super) fn reserve(ip: IpAddr, count: usize) -> io::Result<Vec<Reservation>> {
-    let ephemeral = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-    let candidates = candidates(&ephemeral);
+pub(super) fn reserve(ip: IpAddr, range: Option<PortRange>, count: usize) -> io::Result<Vec<Reservation>> {
+    let candidates = match range {
+        Some(range) => (range.low()..=range.high()).collect(),
+        None => {
+            candidates(&std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default())
+        }
+    };
     let start = random_start(candidates.len());
     let mut reservations = Vec::with_capacity(count);
     for port in candidates[start..].iter().chain(&candidates[..start]) {
@@ -61,7 +77,8 @@ pub(super) fn reserve(ip: IpAddr, count: usize) -> io::Result<Vec<Reservation>> 
         }
     }
     if reservations.len() < count {
-        let text = format!("only {} of {count} ports are free on {ip}", reservations.len());
+        let within = range.map_or(String::new(), |range| format!(" within {range}"));
+        let text = format!("only {} of {count} ports are free on {ip}{within}", reservations.len());
         return Err(io::Error::new(io::ErrorKind::AddrInUse, text));
     }
     Ok(reservations)
@@ -110,10 +127,30 @@ mod tests {
     }
 
     #[test]
+    fn a_range_that_is_named_is_kept_to() {
+        let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        // Whoever else is there: a range is found that has room.
+        let (range, taken) = (2_000..60_000)
+            .step_by(10)
+            .find_map(|low| {
+                let range = PortRange::new(low, low + 9)?;
+                Some((range, reserve(ip, Some(range), 10).ok()?))
+            })
+            .unwrap();
+        let ports: HashSet<u16> = taken.iter().map(|reservation| reservation.address().port()).collect();
+        assert_eq!(ports, (range.low()..=range.high()).collect());
+        let error = reserve(ip, Some(range), 1).unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("only 0 of 1 ports are free on 127.0.0.1 within {range}")),
+            "{error}"
+        );
+    }
+
+    #[test]
     fn reservations_exclude_each_other_refuse_links_and_can_be_listened_on() {
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let mut first = reserve(ip, 200).unwrap();
-        let second = reserve(ip, 200).unwrap();
+        let mut first = reserve(ip, None, 200).unwrap();
+        let second = reserve(ip, None, 200).unwrap();
         let distinct: HashSet<SocketAddr> = first.iter().chain(&second).map(Reservation::address).collect();
         assert_eq!(distinct.len(), 400);
         let reservation = &mut first[0];

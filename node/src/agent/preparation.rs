@@ -28,7 +28,8 @@ const WORKERS_MAX: usize = 256;
 
 /// Makes ready for nodes, none of which runs yet; an error says what is wrong, for people.
 pub(super) fn prepare(preparation: Preparation, events: mpsc::Sender<NodeEvent>) -> Result<Roster, String> {
-    let Preparation { net, listen, metrics, sample_every_ms: _, isolation, nodes, network_key } = preparation;
+    let Preparation { net, listen, metrics, sample_every_ms: _, isolation, nodes, network_key, ports } =
+        preparation;
     if nodes.len() > NODES_MAX {
         return Err(format!("{} nodes were asked for; an agent takes at most {NODES_MAX}", nodes.len()));
     }
@@ -52,7 +53,7 @@ pub(super) fn prepare(preparation: Preparation, events: mpsc::Sender<NodeEvent>)
             Housing::Tasks(Crew::new(executable(), workers))
         }
     };
-    let reservations = ports::reserve(listen, nodes.len())
+    let reservations = ports::reserve(listen, ports, nodes.len())
         .map_err(|error| format!("ports for {} nodes cannot be had: {error}", nodes.len()))?;
     Ok(Roster::new(Common { housing, net, network_key, metrics, events }, nodes, reservations))
 }

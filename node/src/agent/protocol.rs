@@ -5,6 +5,8 @@
 //! orchestrator                              agent
 //!   Hello{version, run, lease}         ->
 //!                                      <-   Ready{version, host facts}
+//!   Listen{address}, Dial{calls} ...   ->                                   before any run: do hosts reach each other?
+//!                                      <-   Listening, Dialled
 //!   Prepare{net, listen, nodes, …}     ->                                   reserves a port for each node
 //!                                      <-   Prepared{access points}
 //!   Schedule{actions} ...              ->                                   this host's slice
@@ -21,7 +23,7 @@
 //! End of input, or no line within the lease, and the agent kills every process that it started and ends. All times are
 //! microseconds on the host's monotonic clock, but [`Action::at_us`], which counts from the run's start.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +43,9 @@ pub const LIST_MAX: usize = 4096;
 
 /// The most nodes that one agent takes.
 pub const NODES_MAX: usize = 10_000;
+
+/// The most calls of one [`Request::Dial`].
+pub const DIALS_MAX: usize = 64;
 
 /// The most actions that one agent holds.
 pub const ACTIONS_MAX: usize = 10_000_000;
@@ -78,6 +83,20 @@ pub enum Request {
         run: String,
         /// How long the agent lives without a word, in milliseconds.
         lease_ms: u64,
+    },
+    /// Listen on a port that a node could have, and greet whoever calls.
+    Listen {
+        /// The address that nodes would listen on.
+        listen: IpAddr,
+        /// The ports that nodes may have; `None`: the agent chooses.
+        ports: Option<PortRange>,
+        /// The greeting.
+        token: u64,
+    },
+    /// Call other hosts' agents, all at once.
+    Dial {
+        /// At most [`DIALS_MAX`].
+        calls: Vec<Call>,
     },
     /// Which nodes this host will have.
     Prepare(Preparation),
@@ -125,6 +144,9 @@ pub struct Preparation {
     pub net: NetConfig,
     /// The address that nodes listen on and are reached at.
     pub listen: IpAddr,
+    /// The ports that nodes may have; `None`: the agent chooses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ports: Option<PortRange>,
     /// Whether each node serves `/metrics` on loopback.
     pub metrics: bool,
     /// How often nodes are sampled, in milliseconds.
@@ -157,6 +179,65 @@ impl Isolation {
             Isolation::Task => "task",
         }
     }
+}
+
+/// Ports from one to another, both included; there is at least one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "(u16, u16)", into = "(u16, u16)")]
+pub struct PortRange {
+    low: u16,
+    high: u16,
+}
+
+impl PortRange {
+    /// The ports from `low` to `high`; `None` where these are none, or port 0 is among them.
+    pub fn new(low: u16, high: u16) -> Option<PortRange> {
+        (low > 0 && low <= high).then_some(PortRange { low, high })
+    }
+
+    /// The lowest.
+    pub fn low(&self) -> u16 {
+        self.low
+    }
+
+    /// The highest.
+    pub fn high(&self) -> u16 {
+        self.high
+    }
+
+    /// How many they are.
+    pub fn count(&self) -> usize {
+        usize::from(self.high - self.low) + 1
+    }
+}
+
+impl std::fmt::Display for PortRange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}", self.low, self.high)
+    }
+}
+
+impl TryFrom<(u16, u16)> for PortRange {
+    type Error = String;
+
+    fn try_from((low, high): (u16, u16)) -> Result<PortRange, String> {
+        PortRange::new(low, high).ok_or_else(|| format!("there are no ports from {low} to {high}"))
+    }
+}
+
+impl From<PortRange> for (u16, u16) {
+    fn from(range: PortRange) -> (u16, u16) {
+        (range.low, range.high)
+    }
+}
+
+/// Where another agent [listens](Request::Listen).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Call {
+    /// Its address.
+    pub address: SocketAddr,
+    /// How it greets.
+    pub token: u64,
 }
 
 /// One node of a host.
@@ -240,6 +321,16 @@ pub enum Notice {
         version: u32,
         /// Its host.
         host: HostFacts,
+    },
+    /// The answer to [`Request::Listen`].
+    Listening {
+        /// Where.
+        address: SocketAddr,
+    },
+    /// The answer to [`Request::Dial`].
+    Dialled {
+        /// For each call, in order: why the other agent was not reached, if it was not.
+        failures: Vec<Option<String>>,
     },
     /// The answer to [`Request::Prepare`].
     Prepared {
@@ -326,6 +417,9 @@ pub struct HostFacts {
     pub memory_bytes: u64,
     /// The most open files of a process.
     pub open_files_max: u64,
+    /// The most processes and threads of the user, or of whatever the host has put this process into; [`u64::MAX`]: no limit.
+    #[serde(default)]
+    pub processes_max: u64,
     /// The agent's process number.
     pub pid: u32,
     /// The version of the node binary.

@@ -12,6 +12,7 @@ use super::faults::Faults;
 use super::host;
 use super::outlet::Outlet;
 use super::preparation::prepare;
+use super::probe::Probe;
 use super::protocol::{
     ADDRESSES_MAX, AGENT_PROTOCOL_VERSION, Action, ActionKind, LIST_MAX, NodeIndex, Notice, Request,
     ShapeRule,
@@ -47,6 +48,7 @@ const ACTIONS_PER_TURN: usize = 32;
 pub(super) struct Supervisor {
     outlet: Outlet,
     events: mpsc::Sender<NodeEvent>,
+    probe: Probe,
     phase: Phase,
     lease_us: u64,
     /// When the orchestrator was last heard.
@@ -79,10 +81,16 @@ enum Phase {
 }
 
 impl Supervisor {
-    pub(super) fn new(outlet: Outlet, events: mpsc::Sender<NodeEvent>, now_us: u64) -> Supervisor {
+    pub(super) fn new(
+        outlet: Outlet,
+        events: mpsc::Sender<NodeEvent>,
+        probe: Probe,
+        now_us: u64,
+    ) -> Supervisor {
         Supervisor {
             outlet,
             events,
+            probe,
             phase: Phase::Fresh,
             lease_us: HELLO_WAIT_US,
             heard_us: now_us,
@@ -149,6 +157,13 @@ impl Supervisor {
                 self.outlet.say(&Notice::Clock { token, monotonic_us: monotonic_us(), unix_us: unix_us() });
             }
             (Request::Renew, _) => {}
+            (Request::Listen { listen, ports, token }, Phase::Greeted) => {
+                match self.probe.listen(listen, ports, token) {
+                    Ok(address) => self.outlet.say(&Notice::Listening { address }),
+                    Err(error) => self.problem(format!("nodes cannot listen on {listen}: {error}")),
+                }
+            }
+            (Request::Dial { calls }, Phase::Greeted) => self.probe.dial(calls),
             (Request::Prepare(preparation), Phase::Greeted) => {
                 let (least, most) = SAMPLE_EVERY_MS.into_inner();
                 self.sample_every_us = preparation.sample_every_ms.clamp(least, most) * 1000;
@@ -430,6 +445,11 @@ impl Supervisor {
         }
     }
 
+    /// Something came of calls to other hosts.
+    pub(super) fn probed(&mut self, notice: &Notice) {
+        self.outlet.say(notice);
+    }
+
     fn problem(&mut self, error: String) {
         self.outlet.say(&Notice::Problem { error });
     }
@@ -490,6 +510,8 @@ impl Phase {
 fn name(request: &Request) -> &'static str {
     match request {
         Request::Hello { .. } => "hello",
+        Request::Listen { .. } => "listen",
+        Request::Dial { .. } => "dial",
         Request::Prepare(_) => "prepare",
         Request::Schedule { .. } => "schedule",
         Request::Addresses { .. } => "addresses",

@@ -211,6 +211,7 @@ pub(crate) fn preparation(nodes: u32) -> Preparation {
     Preparation {
         net: NetConfig::default(),
         listen: [127, 0, 0, 1].into(),
+        ports: None,
         metrics: false,
         sample_every_ms: 100,
         isolation: Isolation::Process,

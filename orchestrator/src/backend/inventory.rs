@@ -3,6 +3,8 @@
 //! Two forms: YAML (`hosts.yaml`), and a plain list with one host name a line (PlanetLab's form). What neither says of a host comes
 //! from `~/.ssh/config`, and then from the usual values.
 
+mod way;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
@@ -10,12 +12,12 @@ use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use p2ps::agent::protocol::PortRange;
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde_saphyr::{MessageFormatter, Spanned, UserMessageFormatter};
 
-use super::exec::{self, Template};
 use super::ssh::Target;
 use super::ssh::config::SshConfig;
 
@@ -27,12 +29,6 @@ const INVENTORY_BYTES_MAX: u64 = 4 << 20;
 
 /// The longest name of a host, in bytes (RFC 1035).
 const NAME_BYTES_MAX: usize = 253;
-
-/// Where hosts keep node binaries, unless the inventory says otherwise.
-const CACHE: &str = "~/.cache/p2ps";
-
-/// SSH's port.
-const SSH_PORT: u16 = 22;
 
 /// The hosts of a testbed. It has at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +50,8 @@ pub struct Host {
     pub name: String,
     /// The address that its nodes listen on and are reached at; `None`: the one at which it is reached itself.
     pub listen: Option<IpAddr>,
+    /// The ports that its nodes may listen on; `None`: those that its agent chooses.
+    pub ports: Option<PortRange>,
     /// How its agent is reached.
     pub way: Way,
 }
@@ -159,6 +157,8 @@ struct Settings {
     port: Option<Port>,
     key: Option<String>,
     cache: Option<String>,
+    jump: Option<String>,
+    ports: Option<Ports>,
     via: Option<String>,
     binary: Option<String>,
 }
@@ -176,6 +176,8 @@ struct EntryFields {
     port: Option<Port>,
     key: Option<String>,
     cache: Option<String>,
+    jump: Option<String>,
+    ports: Option<Ports>,
     via: Option<String>,
     binary: Option<String>,
 }
@@ -189,6 +191,25 @@ impl<'de> Deserialize<'de> for Port {
         let number = i64::deserialize(deserializer)?;
         let port = u16::try_from(number).ok().filter(|port| *port > 0);
         port.map(Port).ok_or_else(|| de::Error::custom(format!("{number} is no port: these are 1 to 65535")))
+    }
+}
+
+/// Ports from one to another: `20000-20999`.
+#[derive(Clone, Copy)]
+struct Ports(PortRange);
+
+impl<'de> Deserialize<'de> for Ports {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Ports, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let bounds = text.split_once('-').and_then(|(low, high)| {
+            Some((low.trim().parse::<u16>().ok()?, high.trim().parse::<u16>().ok()?))
+        });
+        let range = bounds.and_then(|(low, high)| PortRange::new(low, high));
+        range.map(Ports).ok_or_else(|| {
+            de::Error::custom(format!(
+                "{text:?} are no ports: write from-to, such as 20000-20999, within 1 and 65535"
+            ))
+        })
     }
 }
 
@@ -303,58 +324,12 @@ impl<'a> Collection<'a> {
             return Err(format!("`{name}` is there twice: give each host a `name` of its own"));
         }
         let way = match entry.via.as_ref().or(self.common.via.as_ref()) {
-            Some(via) => self.exec(&name, &entry, via)?,
-            None => Way::Ssh(self.target(&name, &entry)?),
+            Some(via) => way::exec(self, &name, &entry, via)?,
+            None => Way::Ssh(way::target(self, &name, &entry)?),
         };
-        self.hosts.push(Host { name, listen: entry.listen, way });
+        let ports = entry.ports.or(self.common.ports).map(|ports| ports.0);
+        self.hosts.push(Host { name, listen: entry.listen, ports, way });
         Ok(())
-    }
-
-    fn exec(&self, name: &str, entry: &EntryFields, via: &str) -> Result<Way, String> {
-        let template = Template::parse(via).map_err(|error| {
-            let presets = exec::PRESETS.map(|(name, _)| name).join(", ");
-            format!(
-                "`via: {via}`: {error}; write a command with {{host}} and {{binary}}, or one of {presets}"
-            )
-        })?;
-        let binary = entry.binary.as_ref().or(self.common.binary.as_ref());
-        let binary = binary.cloned().unwrap_or_else(|| self.defaults.node_binary.display().to_string());
-        let address = entry.address.clone().unwrap_or_else(|| name.to_owned());
-        Ok(Way::Exec { command: template.command(&address, &binary), address })
-    }
-
-    fn target(&self, name: &str, entry: &EntryFields) -> Result<Target, String> {
-        let defaults = self.defaults;
-        let alias = entry.address.as_deref().unwrap_or(name);
-        let config = defaults.ssh_config.host(alias);
-        if let Some(proxy) = config.proxy {
-            return Err(format!(
-                "~/.ssh/config reaches `{alias}` through another ({proxy}), which this cannot: say `via: ssh` for this \
-                 host, with the path of the node binary there (`binary:`) and its `listen` address"
-            ));
-        }
-        if let Some(binary) = entry.binary.as_ref().or(self.common.binary.as_ref()) {
-            return Err(format!(
-                "`binary: {binary}` is for hosts with `via`: to others the node binary is sent; say `cache:` where it is kept"
-            ));
-        }
-        let user = entry.user.clone().or_else(|| self.common.user.clone()).or_else(|| defaults.user.clone());
-        let user = user.or(config.user).or_else(|| defaults.own_user.clone());
-        let user = user.ok_or_else(|| format!("`{name}` has no user: say `user:` or --user NAME"))?;
-        let key = entry.key.as_ref().or(self.common.key.as_ref()).map(|key| expand_home(key));
-        let keys = match key.or_else(|| defaults.key.clone()) {
-            Some(key) => vec![key],
-            None => config.identity_files.iter().map(|file| expand_home(file)).collect(),
-        };
-        let cache = entry.cache.as_ref().or(self.common.cache.as_ref());
-        Ok(Target {
-            address: config.host_name.unwrap_or_else(|| alias.to_owned()),
-            port: entry.port.or(self.common.port).map(|port| port.0).or(config.port).unwrap_or(SSH_PORT),
-            user,
-            keys,
-            host_key_alias: config.host_key_alias,
-            cache: cache.cloned().unwrap_or_else(|| CACHE.to_owned()),
-        })
     }
 
     fn finish(self, line: u64) -> Result<Vec<Host>, Mistake> {
@@ -388,12 +363,15 @@ fn expand_home(path: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::ssh::Endpoint;
 
     fn defaults() -> Defaults {
         let ssh_config = SshConfig::parse(
             "Host lab\nHostName lab.example.org\nPort 2222\nUser labuser\nIdentityFile /k/lab\n\
-             Host far\nProxyJump gate",
-        );
+             Host gate\nPort 2200\nUser keeper\nProxyJump outer\nHost far\nProxyJump gate,me2@inner:24\n\
+             Host round\nProxyJump round\nHost odd\nProxyCommand nc %h %p\nMatch originalhost dark exec true\nPort 1",
+        )
+        .unwrap();
         let node_binary = "/bin/p2ps-node".into();
         Defaults { ssh_config, own_user: Some("me".into()), node_binary, ..Defaults::default() }
     }
@@ -411,8 +389,8 @@ mod tests {
         let seen: Vec<_> = inventory
             .hosts
             .iter()
-            .map(|host| (host.name.as_str(), target(host)))
-            .map(|(name, target)| (name, target.address.as_str(), target.port, target.user.as_str()))
+            .map(|host| (host.name.as_str(), &target(host).endpoint))
+            .map(|(name, ssh)| (name, ssh.address.as_str(), ssh.port, ssh.user.as_str()))
             .collect();
         assert_eq!(
             seen,
@@ -428,7 +406,8 @@ mod tests {
         let given = Defaults { user: Some("slice".into()), key: Some("/k/slice".into()), ..defaults() };
         let inventory = parse_list("a\nlab\n", &given).unwrap();
         for host in &inventory.hosts {
-            assert_eq!((target(host).user.as_str(), &target(host).keys), ("slice", &vec!["/k/slice".into()]));
+            let endpoint = &target(host).endpoint;
+            assert_eq!((endpoint.user.as_str(), &endpoint.keys), ("slice", &vec!["/k/slice".into()]));
         }
     }
 
@@ -452,17 +431,39 @@ hosts:
         assert_eq!(inventory.known_hosts, Some("/k/known".into()));
         let hosts = &inventory.hosts;
         assert_eq!((hosts[0].name.as_str(), hosts[0].listen), ("a.example.org", None));
-        let b = target(&hosts[1]);
+        let b = &target(&hosts[1]).endpoint;
         assert_eq!((b.address.as_str(), b.port, b.keys.clone()), ("10.0.0.2", 2222, vec!["/k/b".into()]));
         assert_eq!(hosts[1].listen, Some("10.1.0.2".parse().unwrap()));
-        assert_eq!(
-            (target(&hosts[2]).address.as_str(), target(&hosts[2]).user.as_str()),
-            ("lab.example.org", "p2ps")
-        );
+        let c = &target(&hosts[2]).endpoint;
+        assert_eq!((c.address.as_str(), c.user.as_str()), ("lab.example.org", "p2ps"));
         let Way::Exec { command, .. } = &hosts[3].way else { panic!("{hosts:?}") };
         assert_eq!(command.join(" "), "kubectl exec -i c -- /opt/p2ps-node agent");
         let Way::Exec { command, .. } = &hosts[4].way else { panic!("{hosts:?}") };
         assert_eq!(command.join(" "), "sudo ip netns exec d /bin/p2ps-node agent");
+    }
+
+    #[test]
+    fn jumps_come_from_the_inventory_or_else_from_ssh() {
+        let text = "
+defaults: {user: p2ps, key: /k/all, ports: 20000-20099}
+hosts:
+  - far
+  - {name: b, jump: 'you@[fd00::1]:2222,gate', ports: 30000-30000}
+  - {name: c, address: far, jump: none}
+";
+        let hosts = parse_yaml(text, &defaults()).unwrap().hosts;
+        let way = |host: &Host| {
+            let one = |ssh: &Endpoint| format!("{}@{}:{}", ssh.user, ssh.address, ssh.port);
+            target(host).endpoints().map(one).collect::<Vec<String>>()
+        };
+        // OpenSSH's own: the user who runs this, and the first one's own jumps; keys of the inventory are for all.
+        assert_eq!(way(&hosts[0]), ["me@outer:22", "keeper@gate:2200", "me2@inner:24", "p2ps@far:22"]);
+        assert_eq!(way(&hosts[1]), ["you@fd00::1:2222", "keeper@gate:2200", "p2ps@b:22"]);
+        assert_eq!(way(&hosts[2]), ["p2ps@far:22"]);
+        assert!(target(&hosts[0]).endpoints().all(|endpoint| endpoint.keys == [PathBuf::from("/k/all")]));
+        let ports = |host: &Host| host.ports.map(|ports| (ports.low(), ports.high(), ports.count()));
+        assert_eq!(ports(&hosts[0]), Some((20_000, 20_099, 100)));
+        assert_eq!(ports(&hosts[1]), Some((30_000, 30_000, 1)));
     }
 
     #[test]
@@ -473,7 +474,18 @@ hosts:
             ("hosts:\n  - a\n  - {name: b, prot: 22}\n", 3, "prot"),
             ("hosts:\n  - -oProxyCommand=x\n", 2, "cannot be a host's name"),
             ("hosts:\n  - {user: me}\n", 2, "neither `name` nor `address`"),
-            ("hosts:\n  - a\n  - far\n", 3, "say `via: ssh`"),
+            ("hosts:\n  - a\n  - odd\n", 3, "or `via: ssh`"),
+            ("hosts:\n  - a\n  - dark\n", 3, "/config:16: whether this is for `dark` depends on `exec`"),
+            ("hosts:\n  - round\n", 2, "more than 8 hosts on the way"),
+            ("hosts:\n  - {name: a, jump: 'x,'}\n", 2, "`jump: x,`"),
+            ("hosts:\n  - {name: a, jump: odd}\n", 2, "ProxyCommand"),
+            (
+                "hosts:\n  - {name: a, via: ssh, jump: gate}\n",
+                2,
+                "`jump: gate` is for hosts that are reached by SSH",
+            ),
+            ("hosts:\n  - {name: a, ports: 300-200}\n", 2, "20000-20999"),
+            ("hosts:\n  - {name: a, ports: 0-200}\n", 2, "20000-20999"),
             ("hosts:\n  - {name: a, via: telnet}\n", 2, "or one of ssh, kubectl"),
             ("hosts:\n  - {name: a, binary: /x}\n", 2, "is for hosts with `via`"),
             ("required: 2\nhosts: [a]\n", 1, "from 1 to 1"),

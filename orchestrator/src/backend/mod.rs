@@ -8,17 +8,21 @@ pub mod inventory;
 pub mod local;
 pub mod ssh;
 
-use std::net::{IpAddr, Ipv4Addr, Shutdown, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use p2ps::agent::protocol::PortRange;
+use rustix::net::{Shutdown, shutdown};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::process::Child;
 use tokio::sync::oneshot;
 
 use self::inventory::{Inventory, Way};
 use self::ssh::SshError;
+use self::ssh::hostkey::HostKey;
 use self::ssh::upload::NodeBinary;
 
 /// Where a run's nodes run.
@@ -104,21 +108,29 @@ impl Backend {
             Backend::Local(local) => {
                 return Ok(PreparedHost {
                     listen: Ipv4Addr::LOCALHOST.into(),
+                    ports: None,
+                    host_key: None,
                     ready: Ready::Local(local.clone()),
                 });
             }
             Backend::Hosts(hosts) => hosts,
         };
         let host = &hosts.inventory.hosts[candidate];
+        let ports = host.ports;
         match &host.way {
             Way::Ssh(target) => {
                 let prepared = ssh::Prepared::new(target, &hosts.ssh, &hosts.node_binary)?;
-                let listen = host.listen.unwrap_or(prepared.address());
-                Ok(PreparedHost { listen, ready: Ready::Ssh(Box::new(prepared)) })
+                let listen = host.listen.or(prepared.address());
+                let listen = listen.ok_or_else(|| {
+                    let source = std::io::ErrorKind::AddrNotAvailable.into();
+                    BackendError::Listen { address: target.endpoint.address.clone(), source }
+                })?;
+                let host_key = Some(prepared.host_key().clone());
+                Ok(PreparedHost { listen, ports, host_key, ready: Ready::Ssh(Box::new(prepared)) })
             }
             Way::Exec { command, address } => {
                 let listen = host.listen.map_or_else(|| resolve(address), Ok)?;
-                Ok(PreparedHost { listen, ready: Ready::Exec(command.clone()) })
+                Ok(PreparedHost { listen, ports, host_key: None, ready: Ready::Exec(command.clone()) })
             }
         }
     }
@@ -128,6 +140,10 @@ impl Backend {
 pub struct PreparedHost {
     /// The address that its nodes listen on and are reached at.
     pub listen: IpAddr,
+    /// The ports that its nodes may listen on; `None`: those that its agent chooses.
+    pub ports: Option<PortRange>,
+    /// Its key, where it was reached by SSH.
+    pub host_key: Option<HostKey>,
     ready: Ready,
 }
 
@@ -177,7 +193,7 @@ enum Process {
     /// A child of this process.
     Child { child: Child, pid: u32 },
     /// A connection to a process elsewhere.
-    Remote { ended: oneshot::Receiver<String>, socket: TcpStream },
+    Remote { ended: oneshot::Receiver<String>, socket: OwnedFd },
 }
 
 impl AgentProcess {
@@ -198,7 +214,7 @@ impl AgentProcess {
     }
 
     /// An agent on another host: `ended` says how it ended, `socket` is the connection to it.
-    fn remote(ended: oneshot::Receiver<String>, socket: TcpStream) -> AgentProcess {
+    fn remote(ended: oneshot::Receiver<String>, socket: OwnedFd) -> AgentProcess {
         AgentProcess(Process::Remote { ended, socket })
     }
 
@@ -227,7 +243,7 @@ impl AgentProcess {
         // Either can only fail where it has ended already.
         match &mut self.0 {
             Process::Child { child, .. } => child.start_kill().ok(),
-            Process::Remote { socket, .. } => socket.shutdown(Shutdown::Both).ok(),
+            Process::Remote { socket, .. } => shutdown(socket, Shutdown::Both).ok(),
         };
     }
 

@@ -6,8 +6,10 @@ use serde_json::json;
 
 use super::place::{self, HostArguments};
 use super::{Outcome, problem, written};
+use crate::backend::ssh::hostkey::HostKey;
 use crate::run::clock::ClockOffset;
-use crate::run::survey::{HostReport, Surveyed, survey};
+use crate::run::reach::Failed;
+use crate::run::survey::{HostReport, Survey, Surveyed, survey};
 
 /// `orchestrator hosts`' arguments.
 #[derive(Debug, clap::Args)]
@@ -18,7 +20,7 @@ pub(super) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Makes each host ready as for a run, asks it what it is like, and leaves it
+    /// Makes each host ready as for a run, asks it what it is like and whether it reaches the others, and leaves it
     Check(CheckArguments),
 }
 
@@ -26,7 +28,7 @@ enum Command {
 struct CheckArguments {
     /// The hosts: an inventory (a YAML file, or a plain list of names), or local
     hosts: String,
-    /// Prints one JSON object a host
+    /// Prints one JSON object a host, then one that says whether they reach each other
     #[arg(long)]
     json: bool,
     #[command(flatten, next_help_heading = "Hosts")]
@@ -46,21 +48,28 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
             printed = written(writeln!(io::stdout().lock(), "{}", fields(host)));
         }
     });
-    let surveyed = match surveyed {
-        Ok(surveyed) => surveyed,
+    let survey = match surveyed {
+        Ok(survey) => survey,
         Err(error) => {
             problem::print_chain(&error);
             return Outcome::Failed;
         }
     };
-    if !arguments.json {
-        printed = written(io::stdout().lock().write_all(table(&surveyed).as_bytes()));
-    }
-    let usable = surveyed.iter().filter(|(_, outcome)| outcome.is_ok()).count();
-    if usable < backend.required() {
+    let text = match arguments.json {
+        true => format!("{}\n", reach_fields(&survey)),
+        false => table(&survey.hosts) + &reach(&survey),
+    };
+    printed = match written(io::stdout().lock().write_all(text.as_bytes())) {
+        Outcome::Held => printed,
+        other => other,
+    };
+    let usable = survey.hosts.iter().filter(|(_, outcome)| outcome.is_ok()).count();
+    let together = usable - survey.reach.in_the_way().len();
+    if together < backend.required() {
+        let what = if together < usable { "can be used together" } else { "can be used" };
         problem::print(&format!(
-            "{usable} of {} hosts can be used, {} are required",
-            surveyed.len(),
+            "{together} of {} hosts {what}, {} are required",
+            survey.hosts.len(),
             backend.required()
         ));
         return Outcome::Failed;
@@ -70,10 +79,11 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
 
 fn fields((name, outcome): &Surveyed) -> serde_json::Value {
     match outcome {
-        Ok(HostReport { listen, facts, clock }) => json!({
+        Ok(HostReport { listen, host_key, facts, clock }) => json!({
             "host": name,
             "usable": true,
             "listen": listen,
+            "host_key": host_key.as_ref().map(|key| json!({ "algorithm": key.algorithm, "new": key.is_new })),
             "facts": facts,
             "clock_offset": clock.offset_us as f64 / 1e6,
             "clock_error": clock.error_us as f64 / 1e6,
@@ -83,31 +93,56 @@ fn fields((name, outcome): &Surveyed) -> serde_json::Value {
     }
 }
 
-const HEAD: [&str; 9] =
-    ["HOST", "ADDRESS", "ARCHITECTURE", "KERNEL", "CORES", "MEMORY", "OPEN FILES", "CLOCK", "RTT"];
+fn reach_fields(Survey { hosts, reach }: &Survey) -> serde_json::Value {
+    let name = |index: usize| &hosts[index].0;
+    let failed =
+        |call: &Failed| json!({ "from": name(call.from), "to": name(call.to), "reason": call.reason });
+    json!({ "reach": {
+        "calls": reach.calls,
+        "all_pairs": reach.is_whole,
+        "failed": reach.failed.iter().map(failed).collect::<Vec<_>>(),
+        "in_the_way": reach.in_the_way().into_iter().map(name).collect::<Vec<_>>(),
+    }})
+}
 
-/// The usable hosts as a table; then the others, each with its reason.
+/// The most calls that failed which are told of one by one.
+const FAILED_SHOWN_MAX: usize = 20;
+
+/// The longest word of a host that is shown, in characters.
+const WORDS_SHOWN_MAX: usize = 80;
+
+const HEAD: [&str; 12] = [
+    "HOST",
+    "REACHED",
+    "ADDRESS",
+    "KEY",
+    "ARCHITECTURE",
+    "KERNEL",
+    "CORES",
+    "MEMORY",
+    "FILES",
+    "PROCESSES",
+    "CLOCK",
+    "RTT",
+];
+
+/// The hosts as a table; then the reasons of those that cannot be used.
 fn table(surveyed: &[Surveyed]) -> String {
     let mut rows = vec![HEAD.map(str::to_owned)];
     for (name, outcome) in surveyed {
-        if let Ok(HostReport { listen, facts, clock }) = outcome {
-            rows.push([
-                name.clone(),
-                listen.to_string(),
-                plain(&facts.architecture),
-                plain(&facts.kernel),
-                facts.cores.to_string(),
-                format!("{:.1} GiB", facts.memory_bytes as f64 / f64::from(1 << 30)),
-                facts.open_files_max.to_string(),
-                offset(clock),
-                format!("{:.1} ms", clock.rtt_us as f64 / 1e3),
-            ]);
-        }
+        rows.push(match outcome {
+            Ok(report) => row(name, report),
+            Err(_) => {
+                let mut row = HEAD.map(|_| "-".to_owned());
+                (row[0], row[1]) = (name.clone(), "no".to_owned());
+                row
+            }
+        });
     }
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..HEAD.len()).map(width).collect();
     let mut text = String::new();
-    for row in rows.iter().filter(|_| rows.len() > 1) {
+    for row in rows {
         let cells: Vec<String> =
             row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         text.push_str(cells.join("  ").trim_end());
@@ -121,9 +156,67 @@ fn table(surveyed: &[Surveyed]) -> String {
     text
 }
 
+fn row(name: &str, HostReport { listen, host_key, facts, clock }: &HostReport) -> [String; HEAD.len()] {
+    let limit = |most: u64| if most == u64::MAX { "no limit".to_owned() } else { most.to_string() };
+    let key = |HostKey { algorithm, is_new }: &HostKey| {
+        let kind = algorithm.trim_start_matches("ssh-");
+        format!("{kind}, {}", if *is_new { "recorded now" } else { "known" })
+    };
+    [
+        name.to_owned(),
+        "yes".to_owned(),
+        listen.to_string(),
+        host_key.as_ref().map_or("-".to_owned(), key),
+        plain(&facts.architecture),
+        plain(&facts.kernel),
+        facts.cores.to_string(),
+        format!("{:.1} GiB", facts.memory_bytes as f64 / f64::from(1 << 30)),
+        limit(facts.open_files_max),
+        limit(facts.processes_max),
+        offset(clock),
+        format!("{:.1} ms", clock.rtt_us as f64 / 1e3),
+    ]
+}
+
+/// Whether the hosts reach each other; who does not reach whom, and without which hosts all others do.
+fn reach(Survey { hosts, reach }: &Survey) -> String {
+    let usable = hosts.iter().filter(|(_, outcome)| outcome.is_ok()).count();
+    let pairs = match reach.is_whole {
+        true => "every one called every other",
+        false => "each called some of the others",
+    };
+    let calls = reach.calls;
+    if calls == 0 {
+        return String::new();
+    }
+    if reach.failed.is_empty() {
+        return format!(
+            "{usable} hosts reach each other where nodes would listen ({calls} calls: {pairs})\n"
+        );
+    }
+    let mut text = format!(
+        "{} of {calls} calls between {usable} hosts failed where nodes would listen ({pairs}):\n",
+        reach.failed.len()
+    );
+    for Failed { from, to, reason } in reach.failed.iter().take(FAILED_SHOWN_MAX) {
+        text.push_str(&format!("  {} \u{2192} {}: {}\n", hosts[*from].0, hosts[*to].0, plain(reason)));
+    }
+    if reach.failed.len() > FAILED_SHOWN_MAX {
+        text.push_str(&format!("  and {} more (--json lists all)\n", reach.failed.len() - FAILED_SHOWN_MAX));
+    }
+    let out = reach.in_the_way();
+    let names: Vec<&str> = out.iter().map(|host| hosts[*host].0.as_str()).collect();
+    let others = match usable - out.len() {
+        0 | 1 => return text,
+        others => others,
+    };
+    text.push_str(&format!("without {}, the other {others} reach each other\n", names.join(", ")));
+    text
+}
+
 /// What a host says of itself, without anything that a terminal would take for a command.
 fn plain(text: &str) -> String {
-    text.chars().filter(|character| !character.is_control()).take(40).collect()
+    text.chars().filter(|character| !character.is_control()).take(WORDS_SHOWN_MAX).collect()
 }
 
 fn offset(clock: &ClockOffset) -> String {
@@ -133,28 +226,55 @@ fn offset(clock: &ClockOffset) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::reach::Reach;
     use p2ps::agent::protocol::HostFacts;
 
-    #[test]
-    fn usable_hosts_are_a_table_and_the_others_have_their_reasons() {
+    fn report() -> HostReport {
         let facts = HostFacts {
             kernel: "6.1.0\x1b[31m".into(),
             architecture: "x86_64".into(),
             cores: 4,
             memory_bytes: 3 << 29,
             open_files_max: 4096,
+            processes_max: u64::MAX,
             ..HostFacts::default()
         };
         let clock = ClockOffset { offset_us: -12_340, error_us: 150, rtt_us: 300, at_us: 0 };
-        let report = HostReport { listen: [10, 0, 0, 1].into(), facts, clock };
-        let text = table(&[("a".into(), Ok(report)), ("b".into(), Err("it is dead".into()))]);
+        let host_key = Some(HostKey { algorithm: "ssh-ed25519".into(), is_new: false });
+        HostReport { listen: [10, 0, 0, 1].into(), host_key, facts, clock }
+    }
+
+    #[test]
+    fn hosts_are_a_table_and_the_unusable_ones_have_their_reasons() {
+        let text = table(&[("a".into(), Ok(report())), ("b".into(), Err("it is dead".into()))]);
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines.len(), 3, "{text}");
-        assert!(lines[0].starts_with("HOST  ADDRESS"), "{text}");
+        assert_eq!(lines.len(), 4, "{text}");
+        assert!(lines[0].starts_with("HOST  REACHED  ADDRESS"), "{text}");
         let words: Vec<&str> = lines[1].split_whitespace().collect();
-        let expected = "a 10.0.0.1 x86_64 6.1.0[31m 4 1.5 GiB 4096 -12.3 ms \u{b1} 0.1 0.3 ms";
+        let expected = "a yes 10.0.0.1 ed25519, known x86_64 6.1.0[31m 4 1.5 GiB 4096 no limit -12.3 ms \u{b1} 0.1 0.3 ms";
         assert_eq!(words.join(" "), expected);
-        assert_eq!(lines[2], "b cannot be used: it is dead");
-        assert_eq!(table(&[("b".into(), Err("x".into()))]), "b cannot be used: x\n");
+        assert!(lines[2].starts_with("b     no       -         -"), "{text}");
+        assert_eq!(lines[3], "b cannot be used: it is dead");
+    }
+
+    #[test]
+    fn who_does_not_reach_whom_is_said_and_who_is_in_the_way() {
+        let hosts = ["a", "b", "c"].map(|name| (name.to_owned(), Ok(report()))).to_vec();
+        let mut survey = Survey { hosts, reach: Reach { calls: 6, is_whole: true, failed: Vec::new() } };
+        assert_eq!(
+            reach(&survey),
+            "3 hosts reach each other where nodes would listen (6 calls: every one called every other)\n"
+        );
+        let failed = |from, to| Failed { from, to, reason: "timed out after 2 s: a firewall?".into() };
+        survey.reach.failed = vec![failed(0, 1), failed(2, 1)];
+        let text = reach(&survey);
+        assert!(text.starts_with("2 of 6 calls between 3 hosts failed"), "{text}");
+        assert!(text.contains("\n  a \u{2192} b: timed out after 2 s: a firewall?\n"), "{text}");
+        assert!(text.ends_with("\nwithout b, the other 2 reach each other\n"), "{text}");
+        assert_eq!(reach_fields(&survey)["reach"]["in_the_way"], json!(["b"]));
+        survey.reach.failed = (0..30).map(|_| failed(0, 1)).collect();
+        assert!(reach(&survey).contains("\n  and 10 more (--json lists all)\n"));
+        survey.reach.calls = 0;
+        assert_eq!(reach(&survey), "");
     }
 }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use super::{Outcome, passphrase, problem};
 use crate::backend::inventory::{Defaults, Inventory, Way};
 use crate::backend::local::Local;
-use crate::backend::ssh::config::SshConfig;
+use crate::backend::ssh::config::{ConfigError, SshConfig};
 use crate::backend::ssh::hostkey::KnownHosts;
+use crate::backend::ssh::turnstile::Turnstile;
 use crate::backend::ssh::upload::NodeBinary;
 use crate::backend::ssh::{Passphrases, Settings, agent_has, is_encrypted};
 use crate::backend::{Backend, Hosts};
@@ -46,8 +47,8 @@ pub(super) fn backend(on: &str, arguments: &HostArguments) -> Result<Backend, Ou
     let defaults = Defaults {
         user: arguments.user.clone(),
         key: arguments.key.clone(),
-        ssh_config: ssh_config(),
-        own_user: std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).ok(),
+        ssh_config: ssh_config().map_err(|error| refused(&error))?,
+        own_user: own_user(),
         node_binary: node_binary_path.clone(),
     };
     let inventory = Inventory::load(on.as_ref(), &defaults).map_err(|error| refused(&error))?;
@@ -58,15 +59,25 @@ pub(super) fn backend(on: &str, arguments: &HostArguments) -> Result<Backend, Ou
         problem::print(&format!("the node binary {} cannot be read: {error}", node_binary_path.display()));
         Outcome::Refused
     })?;
-    let ssh = Settings { known_hosts, passphrases: passphrases(&inventory)? };
+    let ssh =
+        Settings { known_hosts, passphrases: passphrases(&inventory)?, turnstile: Turnstile::default() };
     Ok(Backend::Hosts(Arc::new(Hosts { inventory, ssh, node_binary_path, node_binary })))
 }
 
-fn ssh_config() -> SshConfig {
+/// The user who runs this, also where no login has said so.
+fn own_user() -> Option<String> {
+    let by_number = || {
+        let number = rustix::process::getuid().as_raw().to_string();
+        let users = std::fs::read_to_string("/etc/passwd").ok()?;
+        let mut lines = users.lines().map(|line| line.split(':').collect::<Vec<&str>>());
+        lines.find(|fields| fields.get(2) == Some(&&*number)).map(|fields| fields[0].to_owned())
+    };
+    std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).ok().or_else(by_number)
+}
+
+fn ssh_config() -> Result<SshConfig, ConfigError> {
     let path = std::env::home_dir().map(|home| home.join(".ssh/config"));
-    // Where there is none, or it cannot be read, hosts are what the inventory says.
-    let text = path.and_then(|path| std::fs::read_to_string(path).ok());
-    SshConfig::parse(&text.unwrap_or_default())
+    path.map_or_else(|| Ok(SshConfig::default()), |path| SshConfig::load(&path))
 }
 
 fn known_hosts(arguments: &HostArguments, inventory: &Inventory) -> Vec<PathBuf> {
@@ -82,7 +93,7 @@ fn passphrases(inventory: &Inventory) -> Result<Passphrases, Outcome> {
     let mut keys: Vec<&PathBuf> = Vec::new();
     for host in &inventory.hosts {
         if let Way::Ssh(target) = &host.way {
-            keys.extend(&target.keys);
+            keys.extend(target.endpoints().flat_map(|endpoint| &endpoint.keys));
         }
     }
     keys.sort_unstable();

@@ -126,7 +126,11 @@ impl Recorder {
         let run_us = |host_us: u64| start_us.map_or(0, |start_us| host_us.saturating_sub(start_us));
         match notice {
             Notice::Ready { host: facts, .. } => self.host_ready(host, &facts.name),
-            Notice::Prepared { .. } | Notice::Clock { .. } | Notice::Stopped => Ok(()),
+            Notice::Prepared { .. }
+            | Notice::Clock { .. }
+            | Notice::Listening { .. }
+            | Notice::Dialled { .. }
+            | Notice::Stopped => Ok(()),
             Notice::Achieved { index, achieved_us, error, .. } => {
                 self.achieved(host, *index, run_us(*achieved_us), error.as_deref())
             }

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use p2ps::agent::clock::monotonic_us;
-use p2ps::agent::protocol::{AGENT_PROTOCOL_VERSION, NODES_MAX, NodeSlot, Notice, Preparation, Request};
+use p2ps::agent::protocol::{
+    AGENT_PROTOCOL_VERSION, NODES_MAX, NodeSlot, Notice, PortRange, Preparation, Request,
+};
 use p2ps::com::key::NetworkKey;
 use p2ps::config::PROTOCOL_VERSION;
 use tokio::signal::unix::{SignalKind, signal};
@@ -153,6 +155,10 @@ async fn drive(
         return Err(error);
     }
     write_schedule(&schedule, directory)?;
+    if let Err(error) = check_ports(&ready, &schedule) {
+        end_early(&mut manifest, "too_few_ports", directory)?;
+        return Err(error);
+    }
     watcher.scheduled(&schedule);
     let recorder = Recorder::create(directory, &job.plan, &schedule)?;
     let mut driver = Driver::start(job, directory, &schedule, manifest, journal, recorder, ready)?;
@@ -166,6 +172,17 @@ fn check_room(nodes: usize, hosts: usize) -> Result<(), RunError> {
         ..=NODES_MAX => Ok(()),
         each => Err(RunError::TooManyNodes { nodes, hosts, each }),
     }
+}
+
+/// Whether each host has a port for each of its nodes, as far as the inventory says which they may have.
+fn check_ports(hosts: &[RunHost], schedule: &Schedule) -> Result<(), RunError> {
+    for (index, host) in (0..).zip(hosts) {
+        let nodes = schedule.nodes.iter().filter(|node| node.host == index).count();
+        if let Some(ports) = host.ports.filter(|ports| ports.count() < nodes) {
+            return Err(RunError::TooFewPorts { host: host.name.clone(), ports, nodes });
+        }
+    }
+    Ok(())
 }
 
 /// Writes down that the run ended before it had begun.
@@ -245,6 +262,7 @@ struct Driver<'a> {
 struct Place {
     name: String,
     listen: IpAddr,
+    ports: Option<PortRange>,
 }
 
 /// What is left of a driver when it is done.
@@ -277,7 +295,7 @@ impl<'a> Driver<'a> {
         let mut places = Vec::new();
         for (index, host) in (0..).zip(hosts) {
             agents.push(AgentHandle::new(index, host.connection, tell.clone()));
-            places.push(Place { name: host.name, listen: host.listen });
+            places.push(Place { name: host.name, listen: host.listen, ports: host.ports });
         }
         let settings = Settings { end_us: schedule.end_us, sample_every_us: SAMPLE_EVERY_MS * 1000 };
         let mut effects = Vec::new();
@@ -468,6 +486,7 @@ impl<'a> Driver<'a> {
         Request::Prepare(Preparation {
             net: self.job.plan.net,
             listen: self.places[host as usize].listen,
+            ports: self.places[host as usize].ports,
             metrics: self.job.metrics.is_some(),
             sample_every_ms: SAMPLE_EVERY_MS,
             isolation: self.job.plan.isolation,

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use p2ps::agent::protocol::PortRange;
 use tokio::signal::unix::Signal;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -32,6 +33,8 @@ pub(super) struct RunHost {
     pub(super) name: String,
     /// The address that its nodes listen on and are reached at.
     pub(super) listen: IpAddr,
+    /// The ports that its nodes may listen on, if the inventory says so.
+    pub(super) ports: Option<PortRange>,
     /// The way to its agent.
     pub(super) connection: AgentConnection,
 }
@@ -163,14 +166,14 @@ fn start(
         backend: backend.kind(candidate).to_owned(),
         program: backend.node_binary().to_owned(),
     })?;
-    let listen = host.listen;
+    let (listen, ports) = (host.listen, host.ports);
     match host.start() {
         Ok(connection) => {
             // One that has ended already has no identity, and needs none.
             if let Some(process) = connection.process.pid().and_then(ProcessIdentity::of) {
                 journal.write(Entry::AgentStarted { host: index, process })?;
             }
-            hosts.ready.push(RunHost { name, listen, connection });
+            hosts.ready.push(RunHost { name, listen, ports, connection });
         }
         Err(error) => hosts.unusable.push((name, chain(&error))),
     }

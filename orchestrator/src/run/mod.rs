@@ -6,6 +6,7 @@
 mod agents;
 pub mod cleanup;
 pub mod clock;
+mod conversation;
 mod driver;
 mod hosts;
 pub mod journal;
@@ -13,6 +14,7 @@ pub mod machine;
 mod manifest;
 mod outstanding;
 pub mod process;
+pub mod reach;
 pub mod survey;
 pub mod sweep;
 
@@ -20,7 +22,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use p2ps::agent::protocol::NODES_MAX;
+use p2ps::agent::protocol::{NODES_MAX, PortRange};
 
 use crate::check::CheckError;
 use crate::record::{RecordError, Recorder, RunDirectory};
@@ -122,6 +124,19 @@ pub enum RunError {
         hosts: usize,
         /// How many nodes one host would have.
         each: usize,
+    },
+    /// A host has fewer ports than it would have nodes.
+    #[error(
+        "{host} may have {} ports ({ports}) for its {nodes} nodes: widen `ports:` in the inventory, or use more hosts",
+        ports.count()
+    )]
+    TooFewPorts {
+        /// The host.
+        host: String,
+        /// The ports that the inventory gives it.
+        ports: PortRange,
+        /// How many nodes it would have.
+        nodes: usize,
     },
     /// Somebody interrupted the run before it had its hosts.
     #[error("the run was interrupted while its hosts were made ready")]

@@ -20,6 +20,7 @@ pub(crate) struct Testbed {
 /// A server; it and its sessions end with it.
 pub(crate) struct Server {
     child: Child,
+    log: PathBuf,
     pub(crate) address: String,
     pub(crate) port: u16,
     /// `algorithm base64`.
@@ -63,25 +64,32 @@ impl Testbed {
 
     /// Starts a server that listens on `address`; its host key becomes known unless it is said not to.
     pub(crate) fn serve(&mut self, address: &str, is_known: bool) -> &Server {
+        self.serve_with(address, is_known, "")
+    }
+
+    /// The same, with more lines in its configuration.
+    pub(crate) fn serve_with(&mut self, address: &str, is_known: bool, lines: &str) -> &Server {
         let number = self.servers.len();
         let host_key = self.make_key(&format!("host{number}"));
         let port = TcpListener::bind((address, 0)).unwrap().local_addr().unwrap().port();
         let config = self.path(&format!("sshd{number}.conf"));
         let text = format!(
             "ListenAddress {address}\nPort {port}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nUsePAM no\n\
-             StrictModes no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\n",
+             StrictModes no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\n\
+             {lines}\n",
             self.path(&format!("host{number}")).display(),
             self.path("authorized_keys").display(),
         );
         fs::write(&config, text).unwrap();
+        let log = self.path(&format!("sshd{number}.log"));
         let child = Command::new(SSHD)
             .args(["-D", "-e", "-f"])
             .arg(&config)
             .stdin(Stdio::null())
-            .stderr(fs::File::create(self.path(&format!("sshd{number}.log"))).unwrap())
+            .stderr(fs::File::create(&log).unwrap())
             .spawn()
             .unwrap();
-        let mut server = Server { child, address: address.to_owned(), port, host_key };
+        let mut server = Server { child, log, address: address.to_owned(), port, host_key };
         server.wait_ready();
         if is_known {
             let line = format!("[{address}]:{port} {}\n", server.host_key);
@@ -111,6 +119,30 @@ impl Testbed {
         path
     }
 
+    /// The processes that run a node binary from the cache.
+    pub(crate) fn processes(&self) -> Vec<String> {
+        let cache = self.path("cache");
+        let entries = fs::read_dir("/proc").unwrap().flatten();
+        let executables = entries.filter_map(|entry| fs::read_link(entry.path().join("exe")).ok());
+        executables.filter(|path| path.starts_with(&cache)).map(|path| path.display().to_string()).collect()
+    }
+
+    pub(crate) fn wait_no_process(&self) {
+        let deadline = Instant::now() + WAIT;
+        while !self.processes().is_empty() {
+            assert!(Instant::now() < deadline, "still there: {:?}", self.processes());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Takes a key from those that are known, and records another in its place.
+    pub(crate) fn exchange_known(&self, recorded: &str, other: &str) {
+        let known = self.path("known_hosts");
+        let text = fs::read_to_string(&known).unwrap();
+        assert!(text.contains(recorded));
+        fs::write(&known, text.replace(recorded, other)).unwrap();
+    }
+
     /// The names in the cache.
     pub(crate) fn cached(&self) -> Vec<String> {
         let Ok(entries) = fs::read_dir(self.path("cache")) else { return Vec::new() };
@@ -137,6 +169,11 @@ impl Server {
             assert_eq!(self.child.try_wait().unwrap(), None, "sshd has ended");
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// What it has logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
     }
 
     /// Kills the processes of its sessions, as the end of a host would.

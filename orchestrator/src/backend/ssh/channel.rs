@@ -1,14 +1,15 @@
-//! An agent at the end of an SSH channel, as streams.
+//! An agent at the end of an SSH channel, or a port behind a host, as streams.
 //!
 //! One thread a host owns the session and carries bytes between its channel and socket pairs, whose other ends are the
 //! agent's streams. It sleeps in `poll` until one of them is ready; the pairs' and the channel's own buffers bound what is under way, and
 //! push back.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::{Shutdown, shutdown};
 use ssh2::{BlockDirections, Channel, Session};
 use tokio::sync::oneshot;
 
@@ -38,7 +39,7 @@ pub(super) fn start_agent(connected: Connected, binary: &str) -> io::Result<Agen
     std::thread::Builder::new().name("ssh".into()).spawn(move || {
         let status = serve(&session, &socket, &command, far, far_errors);
         // Whatever is left of the session is of no use: its end must not wait for the host.
-        socket.shutdown(Shutdown::Both).ok();
+        shutdown(&socket, Shutdown::Both).ok();
         // Nobody hears it where the run has been given up.
         tell.send(status).ok();
     })?;
@@ -53,7 +54,7 @@ pub(super) fn start_agent(connected: Connected, binary: &str) -> io::Result<Agen
 /// Runs `command` until it ends or the connection does; says how.
 fn serve(
     session: &Session,
-    socket: &TcpStream,
+    socket: &OwnedFd,
     command: &str,
     streams: UnixStream,
     errors: UnixStream,
@@ -65,7 +66,7 @@ fn serve(
         Err(error) => return format!("its agent cannot be started: {error}"),
     };
     session.set_blocking(false);
-    let carried = Carrier::new(session, socket, &mut channel, streams, errors).carry();
+    let carried = Carrier::new(session, socket, &mut channel, streams, Some(errors)).carry();
     if let Err(error) = carried {
         return lost(&error);
     }
@@ -76,6 +77,31 @@ fn serve(
         Ok(()) => ended(&channel),
         Err(error) => lost(&error),
     }
+}
+
+/// Makes a way through a host to another, whose address it resolves; a thread carries what is said, until one of the two ends. The
+/// host is of no other use from then on.
+pub(super) fn pass_through(connected: Connected, address: &str, port: u16) -> Result<UnixStream, PassError> {
+    let Connected { session, socket, .. } = connected;
+    let mut channel = session.channel_direct_tcpip(address, port, None).map_err(PassError::Refused)?;
+    let (near, far) = UnixStream::pair().map_err(PassError::System)?;
+    far.set_nonblocking(true).map_err(PassError::System)?;
+    let carry = move || {
+        session.set_blocking(false);
+        // Whoever is at the near end sees that it has ended, and no more than that is known here.
+        Carrier::new(&session, &socket, &mut channel, far, None).carry().ok();
+        shutdown(&socket, Shutdown::Both).ok();
+    };
+    std::thread::Builder::new().name("ssh-jump".into()).spawn(carry).map_err(PassError::System)?;
+    Ok(near)
+}
+
+/// Why there is no way through a host.
+pub(super) enum PassError {
+    /// The host does not make it.
+    Refused(ssh2::Error),
+    /// This system does not.
+    System(io::Error),
 }
 
 fn ended(channel: &Channel) -> String {
@@ -98,11 +124,12 @@ enum Step {
 
 struct Carrier<'a> {
     session: &'a Session,
-    socket: &'a TcpStream,
+    socket: &'a OwnedFd,
     channel: &'a mut Channel,
-    /// Reads what the agent is told, takes what it tells.
+    /// Reads what goes into the channel, takes what comes out.
     streams: UnixStream,
-    errors: UnixStream,
+    /// Takes what comes out as standard error. `None`: there is no such thing, the channel leads to a port.
+    errors: Option<UnixStream>,
     input: Buffer,
     output: Buffer,
     error_output: Buffer,
@@ -122,10 +149,10 @@ enum End {
 impl<'a> Carrier<'a> {
     fn new(
         session: &'a Session,
-        socket: &'a TcpStream,
+        socket: &'a OwnedFd,
         channel: &'a mut Channel,
         streams: UnixStream,
-        errors: UnixStream,
+        errors: Option<UnixStream>,
     ) -> Carrier<'a> {
         let buffer = Buffer::default;
         Carrier {
@@ -142,7 +169,8 @@ impl<'a> Carrier<'a> {
         }
     }
 
-    /// Carries until the agent's output has ended.
+    /// Carries until the channel's output has ended, or, where it leads to a port, until our side has: whoever talks to a port says
+    /// all that has to be said before.
     fn carry(mut self) -> io::Result<()> {
         loop {
             let mut moved = self.local()?;
@@ -157,17 +185,23 @@ impl<'a> Carrier<'a> {
                     }
                 }
             }
-            if self.unfinished.is_none()
-                && self.channel.eof()
-                && self.output.is_empty()
-                && self.error_output.is_empty()
-            {
+            if self.is_over() {
                 return Ok(());
             }
             if !moved {
                 self.wait()?;
             }
         }
+    }
+
+    fn is_over(&self) -> bool {
+        if self.errors.is_none() && self.input_end != End::Open && self.input.is_empty() {
+            return true;
+        }
+        self.unfinished.is_none()
+            && self.channel.eof()
+            && self.output.is_empty()
+            && self.error_output.is_empty()
     }
 
     /// Moves what can be moved between the buffers and our own side.
@@ -184,9 +218,11 @@ impl<'a> Carrier<'a> {
         }
         // Where nobody listens any more, what the agent says is thrown away.
         for (buffer, stream) in
-            [(&mut self.output, &mut self.streams), (&mut self.error_output, &mut self.errors)]
+            [(&mut self.output, Some(&mut self.streams)), (&mut self.error_output, self.errors.as_mut())]
         {
-            if !buffer.is_empty() {
+            if let Some(stream) = stream
+                && !buffer.is_empty()
+            {
                 let length = buffer.rest().len();
                 let written = unless_pause(stream.write(buffer.rest())).unwrap_or(length);
                 buffer.gone += written;
@@ -199,7 +235,7 @@ impl<'a> Carrier<'a> {
     fn step(&mut self, step: Step) -> io::Result<bool> {
         let done = match step {
             Step::ReadOutput if self.output.is_empty() => self.output.fill(&mut self.channel.stream(0)),
-            Step::ReadErrors if self.error_output.is_empty() => {
+            Step::ReadErrors if self.errors.is_some() && self.error_output.is_empty() => {
                 self.error_output.fill(&mut self.channel.stderr())
             }
             Step::Write if !self.input.is_empty() => {
@@ -254,12 +290,12 @@ impl<'a> Carrier<'a> {
         if !self.output.is_empty() {
             streams |= PollFlags::OUT;
         }
-        let errors = if self.error_output.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
+        let errors = self.errors.as_ref().filter(|_| !self.error_output.is_empty());
         // What nothing is wanted of is left out: its end would be told again and again.
         let mut fds = Vec::with_capacity(3);
         fds.extend((!socket.is_empty()).then(|| PollFd::new(self.socket, socket)));
         fds.extend((!streams.is_empty()).then(|| PollFd::new(&self.streams, streams)));
-        fds.extend((!errors.is_empty()).then(|| PollFd::new(&self.errors, errors)));
+        fds.extend(errors.map(|errors| PollFd::new(errors, PollFlags::OUT)));
         match poll(&mut fds, None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),

@@ -39,6 +39,15 @@ pub struct KnownHosts {
     entries: Mutex<Vec<Entry>>,
 }
 
+/// A host key that was accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostKey {
+    /// Its algorithm.
+    pub algorithm: String,
+    /// It was recorded just now; before, the host was not known.
+    pub is_new: bool,
+}
+
 /// Why a host's key is not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum HostKeyError {
@@ -133,8 +142,9 @@ impl KnownHosts {
     ///
     /// # Errors
     /// [`HostKeyError`], where it is not the one that is recorded; or it could not be recorded.
-    pub fn check(&self, name: &str, key: &[u8]) -> Result<(), HostKeyError> {
+    pub fn check(&self, name: &str, key: &[u8]) -> Result<HostKey, HostKeyError> {
         let algorithm = algorithm(key).ok_or(HostKeyError::None)?;
+        let accepted = |is_new| HostKey { algorithm: algorithm.to_owned(), is_new };
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let here: Vec<&Entry> = entries.iter().filter(|entry| entry.names.match_name(name)).collect();
         let of = |marker: Marker| here.iter().filter(move |entry| entry.marker == marker);
@@ -143,7 +153,7 @@ impl KnownHosts {
             return Err(HostKeyError::Revoked { fingerprint: fingerprint(key), path, line });
         }
         if of(Marker::None).any(|entry| entry.key == key) {
-            return Ok(());
+            return Ok(accepted(false));
         }
         // Of several records, the one of the same algorithm tells most.
         let same = of(Marker::None).find(|entry| entry.algorithm == algorithm);
@@ -164,7 +174,7 @@ impl KnownHosts {
         }
         append(&path, &line).map_err(|source| HostKeyError::File { path: path.clone(), source })?;
         entries.extend(parse(&path, &line));
-        Ok(())
+        Ok(accepted(true))
     }
 }
 
@@ -238,7 +248,7 @@ pub(super) fn match_patterns<'a>(patterns: impl Iterator<Item = &'a str>, name: 
 }
 
 /// `*` stands for any bytes, `?` for one. In time proportional to the product of the lengths, whatever the pattern.
-fn match_pattern(pattern: &[u8], name: &[u8]) -> bool {
+pub(super) fn match_pattern(pattern: &[u8], name: &[u8]) -> bool {
     let (mut at, mut here, mut star) = (0, 0, None);
     while here < name.len() {
         match pattern.get(at) {

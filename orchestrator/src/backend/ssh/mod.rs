@@ -7,6 +7,7 @@ mod channel;
 pub mod config;
 pub mod hostkey;
 pub mod session;
+pub mod turnstile;
 pub mod upload;
 
 use std::collections::BTreeMap;
@@ -19,9 +20,10 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use self::hostkey::KnownHosts;
+use self::hostkey::{HostKey, KnownHosts};
 use self::session::{Connected, SessionError, connect};
-use self::upload::{NodeBinary, Swept, UploadError};
+use self::turnstile::Turnstile;
+use self::upload::{NodeBinary, Provided, Swept, UploadError};
 use super::AgentConnection;
 
 /// How often a host is tried, where another try may help.
@@ -30,9 +32,30 @@ const TRIES_MAX: u32 = 3;
 /// The pause before the second try; the next is twice as long. Each is shortened by a random part, at most by half.
 const PAUSE: Duration = Duration::from_millis(800);
 
+/// The most hosts on the way to another.
+pub const JUMPS_MAX: usize = 8;
+
 /// How a host is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
+    /// The host.
+    pub endpoint: Endpoint,
+    /// The hosts on the way to it, the nearest first; at most [`JUMPS_MAX`]. Each resolves the address of the next.
+    pub jumps: Vec<Endpoint>,
+    /// Where it keeps node binaries; `~/` is the user's home there.
+    pub cache: String,
+}
+
+impl Target {
+    /// All SSH servers that are spoken to, in their order.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.jumps.iter().chain([&self.endpoint])
+    }
+}
+
+/// An SSH server, and who we are to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
     /// Its name or address.
     pub address: String,
     /// Its port.
@@ -43,8 +66,6 @@ pub struct Target {
     pub keys: Vec<PathBuf>,
     /// The name by which its key is recorded, if that is not its address.
     pub host_key_alias: Option<String>,
-    /// Where it keeps node binaries; `~/` is the user's home there.
-    pub cache: String,
 }
 
 /// What all hosts' sessions need.
@@ -54,6 +75,8 @@ pub struct Settings {
     pub known_hosts: KnownHosts,
     /// The passphrases of keys.
     pub passphrases: Passphrases,
+    /// Bounds how many sessions begin at one server at a time.
+    pub turnstile: Turnstile,
 }
 
 /// Passphrases of private keys, by their files. They are held in memory only.
@@ -103,6 +126,7 @@ impl SshError {
 /// A host with a session and the node binary in its place; its agent can be started.
 pub struct Prepared {
     connected: Connected,
+    address: Option<IpAddr>,
     binary: String,
 }
 
@@ -126,14 +150,20 @@ impl Prepared {
     }
 
     fn once(target: &Target, settings: &Settings, binary: &NodeBinary) -> Result<Prepared, SshError> {
-        let connected = connect(target, &settings.known_hosts, &settings.passphrases)?;
-        let binary = upload::provide(&connected.session, &target.cache, binary)?;
-        Ok(Prepared { connected, binary })
+        let connected = connect(target, settings)?;
+        let Provided { path, address } = upload::provide(&connected.session, &target.cache, binary)?;
+        // What lies behind other hosts is known only to itself.
+        Ok(Prepared { address: connected.address.or(address), connected, binary: path })
     }
 
-    /// The address at which the host was reached.
-    pub fn address(&self) -> IpAddr {
-        self.connected.address
+    /// The address at which the host was reached: by this host, or by the last one on the way.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.address
+    }
+
+    /// The host's key.
+    pub fn host_key(&self) -> &HostKey {
+        &self.connected.host_key
     }
 
     /// Starts its agent. What goes wrong on the host is how the agent ended.
@@ -151,7 +181,7 @@ impl Prepared {
 /// # Errors
 /// [`SshError`].
 pub fn sweep(target: &Target, settings: &Settings, digest: &str, remove: bool) -> Result<Swept, SshError> {
-    let connected = connect(target, &settings.known_hosts, &settings.passphrases)?;
+    let connected = connect(target, settings)?;
     Ok(upload::sweep(&connected.session, &target.cache, digest, remove)?)
 }
 

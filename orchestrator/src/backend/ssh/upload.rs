@@ -4,14 +4,12 @@
 //! given its name. So what has that name is whole, and a try that fails leaves nothing.
 
 use std::io::{self, Read, Write};
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use ssh2::Session;
-
-/// How much is sent at once, in bytes.
-const CHUNK_BYTES: usize = 32 << 10;
 
 /// The most that is read of what a host's commands print, in bytes.
 const OUTPUT_BYTES_MAX: u64 = 64 << 10;
@@ -80,8 +78,9 @@ file=$dir/$name
 digest_of() { sha256sum < "$1" | cut -d" " -f1; }
 "#;
 
-/// Looks whether the binary is there, whole, and runs.
+/// Looks whether the binary is there, whole, and runs. Says how the host was reached, too: client and server, each with its port (sshd(8)).
 const LOOK: &str = r#"
+echo "p2ps-connection $SSH_CONNECTION"
 if [ -x "$file" ] && [ "$(digest_of "$file")" = "$digest" ]; then
   "$file" --version > /dev/null || exit 14
   echo "p2ps-binary $file"
@@ -150,18 +149,28 @@ pub(super) fn sweep(
     run_script(session, SWEEP, &arguments, &[])?.swept()
 }
 
-/// Sees to it that the host has the binary in its cache directory (`~/` is the user's home there). Gives back its path. Blocks.
-pub(super) fn provide(session: &Session, cache: &str, binary: &NodeBinary) -> Result<String, UploadError> {
+/// What is where the binary was provided.
+pub(super) struct Provided {
+    /// The binary's path there.
+    pub(super) path: String,
+    /// The address at which the host was reached, as it says itself.
+    pub(super) address: Option<IpAddr>,
+}
+
+/// Sees to it that the host has the binary in its cache directory (`~/` is the user's home there). Blocks.
+pub(super) fn provide(session: &Session, cache: &str, binary: &NodeBinary) -> Result<Provided, UploadError> {
     let arguments = [cache, &binary.file_name(), &binary.digest];
     let looked = run_script(session, LOOK, &arguments, &[])?;
     if looked.status == 14 {
         return Err(looked.into_error());
     }
+    let address = looked.address();
     if let Some(path) = looked.found() {
-        return Ok(path);
+        return Ok(Provided { path, address });
     }
     let stored = run_script(session, STORE, &arguments, &binary.bytes)?;
-    stored.found().ok_or_else(|| stored.into_error())
+    let path = stored.found().ok_or_else(|| stored.into_error())?;
+    Ok(Provided { path, address })
 }
 
 /// A word for a shell on the host.
@@ -180,6 +189,11 @@ impl Output {
     fn found(&self) -> Option<String> {
         let line = self.stdout.lines().rev().find_map(|line| line.strip_prefix(FOUND));
         line.filter(|_| self.status == 0).map(str::to_owned)
+    }
+
+    fn address(&self) -> Option<IpAddr> {
+        let line = self.stdout.lines().rev().find_map(|line| line.strip_prefix("p2ps-connection "))?;
+        line.split(' ').nth(2)?.parse().ok()
     }
 
     fn swept(self) -> Result<Swept, UploadError> {
@@ -226,12 +240,9 @@ fn run_script(
     }
     let mut channel = session.channel_session().map_err(UploadError::Connection)?;
     channel.exec(&command).map_err(UploadError::Connection)?;
-    for chunk in input.chunks(CHUNK_BYTES) {
-        // Where the script has ended early, its status says more than this does.
-        if channel.write_all(chunk).is_err() {
-            break;
-        }
-    }
+    // In one piece: the library cuts it into packets as long as can be. Where the script has ended early, its status says more than
+    // an error of this does.
+    channel.write_all(input).ok();
     channel.send_eof().ok();
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     (&mut channel).take(OUTPUT_BYTES_MAX).read_to_end(&mut stdout).map_err(UploadError::Stream)?;
@@ -293,6 +304,15 @@ mod tests {
         assert_eq!(run(LOOK, &arguments, b"").found(), None);
         assert!(run(STORE, &arguments, &binary.bytes).found().is_some());
         assert_eq!(std::fs::read(&path).unwrap(), *binary.bytes);
+    }
+
+    #[test]
+    fn a_host_says_at_which_address_it_was_reached() {
+        let output = |stdout: &str| Output { status: 0, stdout: stdout.to_owned(), stderr: String::new() };
+        let said = output("welcome\np2ps-connection 10.0.0.1 40000 fd00::2 22\np2ps-binary /x\n");
+        assert_eq!(said.address(), Some("fd00::2".parse().unwrap()));
+        assert_eq!(output("p2ps-connection \n").address(), None);
+        assert_eq!(output("").address(), None);
     }
 
     #[test]
