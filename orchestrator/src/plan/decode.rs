@@ -5,7 +5,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::value::{MapDeserializer, StrDeserializer};
+use serde::de::value::{MapAccessDeserializer, MapDeserializer, SeqAccessDeserializer, StrDeserializer};
 use serde::de::{
     self, Deserialize, DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess,
     VariantAccess, Visitor,
@@ -52,6 +52,44 @@ impl<'de, U: Unit> Visitor<'de> for FieldVisitor<U> {
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Field<U>, A::Error> {
         let (index, text) = entries.next_entry()?.ok_or_else(|| de::Error::missing_field(FIELD))?;
         Ok(Field { text, index, unit: PhantomData })
+    }
+}
+
+/// One scalar, or a list or map that says more.
+#[derive(Clone, Debug)]
+pub(crate) enum OneOrMore<U, L> {
+    One(Field<U>),
+    More(L),
+}
+
+/// By this name a [`OneOrMore`] asks for a value of either kind.
+const ONE_OR_MORE: &str = "plan one or more";
+
+impl<'de, U: Unit, L: Deserialize<'de>> Deserialize<'de> for OneOrMore<U, L> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<OneOrMore<U, L>, D::Error> {
+        deserializer.deserialize_newtype_struct(ONE_OR_MORE, OneOrMoreVisitor(PhantomData))
+    }
+}
+
+struct OneOrMoreVisitor<U, L>(PhantomData<(U, L)>);
+
+impl<'de, U: Unit, L: Deserialize<'de>> Visitor<'de> for OneOrMoreVisitor<U, L> {
+    type Value = OneOrMore<U, L>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} such as `{}`", U::KIND, U::EXAMPLE)
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, scalar: D) -> Result<Self::Value, D::Error> {
+        Field::deserialize(scalar).map(OneOrMore::One)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, entries: A) -> Result<Self::Value, A::Error> {
+        L::deserialize(MapAccessDeserializer::new(entries)).map(OneOrMore::More)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Self::Value, A::Error> {
+        L::deserialize(SeqAccessDeserializer::new(items)).map(OneOrMore::More)
     }
 }
 
@@ -182,6 +220,7 @@ impl<'de> Deserializer<'de> for At<'de> {
         visitor: V,
     ) -> Result<V::Value, DecodeError> {
         let result = match &self.0.kind {
+            ValueKind::Map(_) | ValueKind::List(_) if name == ONE_OR_MORE => return self.visit(visitor),
             _ if name != FIELD => visitor.visit_newtype_struct(self),
             ValueKind::Scalar(text) => {
                 visitor.visit_map(MapDeserializer::new(std::iter::once((self.0.index, text.as_str()))))

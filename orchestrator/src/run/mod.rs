@@ -25,7 +25,7 @@ use p2ps::agent::protocol::NODES_MAX;
 use crate::check::CheckError;
 use crate::record::{RecordError, Recorder, RunDirectory};
 use crate::report::ServeError;
-use crate::schedule::Schedule;
+use crate::schedule::{Schedule, ScheduleError};
 
 pub use driver::{Finished, Job, carry_out};
 pub use manifest::{HostManifest, Manifest};
@@ -123,6 +123,9 @@ pub enum RunError {
         /// How many nodes one host would have.
         each: usize,
     },
+    /// The plan cannot be carried out on the hosts that there are.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
     /// Somebody interrupted the run before it had its hosts.
     #[error("the run was interrupted while its hosts were made ready")]
     InterruptedEarly,
