@@ -47,6 +47,7 @@ pub(super) fn facts() -> HostFacts {
         open_files_max: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
         pid: std::process::id(),
         node_version: env!("CARGO_PKG_VERSION").to_owned(),
+        no_kernel_faults: super::kernel::refusal(),
     }
 }
 

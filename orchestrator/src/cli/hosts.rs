@@ -83,8 +83,18 @@ fn fields((name, outcome): &Surveyed) -> serde_json::Value {
     }
 }
 
-const HEAD: [&str; 9] =
-    ["HOST", "ADDRESS", "ARCHITECTURE", "KERNEL", "CORES", "MEMORY", "OPEN FILES", "CLOCK", "RTT"];
+const HEAD: [&str; 10] = [
+    "HOST",
+    "ADDRESS",
+    "ARCHITECTURE",
+    "KERNEL",
+    "CORES",
+    "MEMORY",
+    "OPEN FILES",
+    "KERNEL FAULTS",
+    "CLOCK",
+    "RTT",
+];
 
 /// The usable hosts as a table; then the others, each with its reason.
 fn table(surveyed: &[Surveyed]) -> String {
@@ -99,6 +109,7 @@ fn table(surveyed: &[Surveyed]) -> String {
                 facts.cores.to_string(),
                 format!("{:.1} GiB", facts.memory_bytes as f64 / f64::from(1 << 30)),
                 facts.open_files_max.to_string(),
+                facts.no_kernel_faults.as_deref().map_or_else(|| "yes".to_owned(), plain),
                 offset(clock),
                 format!("{:.1} ms", clock.rtt_us as f64 / 1e3),
             ]);
@@ -143,6 +154,7 @@ mod tests {
             cores: 4,
             memory_bytes: 3 << 29,
             open_files_max: 4096,
+            no_kernel_faults: Some("not permitted".into()),
             ..HostFacts::default()
         };
         let clock = ClockOffset { offset_us: -12_340, error_us: 150, rtt_us: 300, at_us: 0 };
@@ -152,7 +164,7 @@ mod tests {
         assert_eq!(lines.len(), 3, "{text}");
         assert!(lines[0].starts_with("HOST  ADDRESS"), "{text}");
         let words: Vec<&str> = lines[1].split_whitespace().collect();
-        let expected = "a 10.0.0.1 x86_64 6.1.0[31m 4 1.5 GiB 4096 -12.3 ms \u{b1} 0.1 0.3 ms";
+        let expected = "a 10.0.0.1 x86_64 6.1.0[31m 4 1.5 GiB 4096 not permitted -12.3 ms \u{b1} 0.1 0.3 ms";
         assert_eq!(words.join(" "), expected);
         assert_eq!(lines[2], "b cannot be used: it is dead");
         assert_eq!(table(&[("b".into(), Err("x".into()))]), "b cannot be used: x\n");

@@ -62,22 +62,34 @@ pub(crate) enum OneOrMore<U, L> {
     More(L),
 }
 
-/// By this name a [`OneOrMore`] asks for a value of either kind.
-const ONE_OR_MORE: &str = "plan one or more";
+/// By these names a [`OneOrMore`] asks for a scalar or a list, for a scalar or a map.
+const ONE_OR_LIST: &str = "plan one or list";
+const ONE_OR_MAP: &str = "plan one or map";
 
-impl<'de, U: Unit, L: Deserialize<'de>> Deserialize<'de> for OneOrMore<U, L> {
+/// What says more than a scalar: a list or a map.
+pub(crate) trait More {
+    const IS_LIST: bool;
+}
+
+impl<T> More for Vec<T> {
+    const IS_LIST: bool = true;
+}
+
+impl<'de, U: Unit, L: Deserialize<'de> + More> Deserialize<'de> for OneOrMore<U, L> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<OneOrMore<U, L>, D::Error> {
-        deserializer.deserialize_newtype_struct(ONE_OR_MORE, OneOrMoreVisitor(PhantomData))
+        let name = if L::IS_LIST { ONE_OR_LIST } else { ONE_OR_MAP };
+        deserializer.deserialize_newtype_struct(name, OneOrMoreVisitor(PhantomData))
     }
 }
 
 struct OneOrMoreVisitor<U, L>(PhantomData<(U, L)>);
 
-impl<'de, U: Unit, L: Deserialize<'de>> Visitor<'de> for OneOrMoreVisitor<U, L> {
+impl<'de, U: Unit, L: Deserialize<'de> + More> Visitor<'de> for OneOrMoreVisitor<U, L> {
     type Value = OneOrMore<U, L>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} such as `{}`", U::KIND, U::EXAMPLE)
+        let more = if L::IS_LIST { "a list" } else { "a map" };
+        write!(f, "{} such as `{}`, or {more}", U::KIND, U::EXAMPLE)
     }
 
     fn visit_newtype_struct<D: Deserializer<'de>>(self, scalar: D) -> Result<Self::Value, D::Error> {
@@ -220,7 +232,13 @@ impl<'de> Deserializer<'de> for At<'de> {
         visitor: V,
     ) -> Result<V::Value, DecodeError> {
         let result = match &self.0.kind {
-            ValueKind::Map(_) | ValueKind::List(_) if name == ONE_OR_MORE => return self.visit(visitor),
+            ValueKind::Map(_) if name == ONE_OR_MAP => return self.visit(visitor),
+            ValueKind::List(_) if name == ONE_OR_LIST => return self.visit(visitor),
+            ValueKind::Null | ValueKind::Map(_) | ValueKind::List(_)
+                if name == ONE_OR_MAP || name == ONE_OR_LIST =>
+            {
+                return Err(self.unlike(&visitor));
+            }
             _ if name != FIELD => visitor.visit_newtype_struct(self),
             ValueKind::Scalar(text) => {
                 visitor.visit_map(MapDeserializer::new(std::iter::once((self.0.index, text.as_str()))))

@@ -2,6 +2,7 @@
 
 use schemars::{Schema, json_schema};
 
+use super::Amount;
 use super::diagnose::Refusal;
 use super::targets::Side;
 use super::units::{Share, Unit};
@@ -63,6 +64,26 @@ impl Unit for HostName {
 
     fn schema() -> Schema {
         json_schema!({"type": "string", "pattern": r"^[A-Za-z0-9_.][A-Za-z0-9_.:-]*$"})
+    }
+}
+
+/// A number of hosts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct HostAmount(pub(crate) Amount);
+
+impl Unit for HostAmount {
+    const KIND: &'static str = "a number of hosts";
+    const EXAMPLE: &'static str = "2` or `50%` or `[h1, h2]";
+
+    fn parse(text: &str) -> Result<HostAmount, Refusal> {
+        match Amount::parse(text) {
+            Ok(amount) => Ok(HostAmount(amount)),
+            Err(_) => Err(Refusal::not::<HostAmount>(text)),
+        }
+    }
+
+    fn schema() -> Schema {
+        Amount::schema()
     }
 }
 

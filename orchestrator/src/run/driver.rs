@@ -25,6 +25,7 @@ use super::process::ProcessIdentity;
 use super::{RunError, Status, Watcher};
 use crate::backend::Backend;
 use crate::check::{self, Verdict};
+use crate::plan::targets::FaultsWith;
 use crate::plan::{Plan, resolved_yaml};
 use crate::record::{Recorder, RunDirectory, RunRecord};
 use crate::report::{MetricsBoard, MetricsServer};
@@ -435,6 +436,12 @@ impl<'a> Driver<'a> {
             }
             Effect::SendSchedule(host) => {
                 let addresses = Arc::new(self.machine.addresses());
+                if self.job.plan.faults == FaultsWith::Kernel {
+                    let id = |node| self.schedule.nodes.get(node as usize).map(|node| node.slot.id);
+                    let placed = addresses.iter().filter_map(|(node, at)| Some((id(*node)?, *at)));
+                    let placed = Arc::new(placed.collect());
+                    self.say(host, Outgoing::Kernel(placed))?;
+                }
                 self.say(host, Outgoing::Addresses(addresses))?;
                 self.say(host, Outgoing::Slice(Arc::clone(self.schedule)))
             }

@@ -7,7 +7,7 @@ use p2ps::id::{Id, Ring};
 use super::{At, Checker};
 use crate::plan::decode::OneOrMore::{More, One};
 use crate::plan::document::ValueIndex;
-use crate::plan::names::{GroupName, HostName, SideWord};
+use crate::plan::names::{GroupName, HostAmount, HostName, SideWord};
 use crate::plan::schema::{RawGroups, RawHosts, RawMembers, RawOfHosts, RawSide, RawTarget, RawWhom};
 use crate::plan::targets::{
     FaultsWith, Group, HOSTS_NAMED_MAX, HostChoice, Links, Members, NAMED_GROUPS_MAX, Side, Target,
@@ -167,7 +167,7 @@ impl Checker<'_> {
 
     fn hosts(&mut self, raw: &RawHosts, index: Option<ValueIndex>) -> Option<HostChoice> {
         let fields = match raw {
-            One(field) => return self.read(field).map(HostChoice::Drawn),
+            One(field) => return self.read(field).map(|HostAmount(amount)| HostChoice::Drawn(amount)),
             More(fields) => fields,
         };
         if fields.is_empty() || fields.len() > HOSTS_NAMED_MAX {

@@ -7,11 +7,11 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 
 use crate::plan::Amount;
-use crate::plan::decode::{Field, OneOrMore};
-use crate::plan::names::{GroupName, HostName, SideWord};
+use crate::plan::decode::{Field, More, OneOrMore};
+use crate::plan::names::{GroupName, HostAmount, HostName, SideWord};
 
 /// Hosts: so many drawn by the seed (a share: of all), or a list of names.
-pub(crate) type RawHosts = OneOrMore<Amount, Vec<Field<HostName>>>;
+pub(crate) type RawHosts = OneOrMore<HostAmount, Vec<Field<HostName>>>;
 
 /// Whom: so many nodes drawn by the seed, or what [`RawWhom`] says.
 pub(crate) type RawTarget = OneOrMore<Amount, RawWhom>;
@@ -46,6 +46,14 @@ pub(crate) struct RawWhom {
 pub(crate) struct RawOfHosts {
     /// So many, drawn by the seed (a share: of all), or a list of names.
     pub(crate) hosts: RawHosts,
+}
+
+impl More for RawWhom {
+    const IS_LIST: bool = false;
+}
+
+impl More for RawOfHosts {
+    const IS_LIST: bool = false;
 }
 
 /// Groups with their names.
