@@ -147,7 +147,7 @@ fn dropped(
     })
 }
 
-/// Why this host's kernel cannot make faults, if it cannot. Changes nothing.
+/// Why this host's kernel cannot make faults, if it cannot. Changes nothing, but a kernel may load its module of packet filters to answer.
 pub(super) fn refusal() -> Option<String> {
     Table::new(String::new()).err().map(|error| error.to_string())
 }

@@ -177,7 +177,9 @@ impl Supervisor {
             }
             (Request::Kernel { nodes }, Phase::Prepared) => {
                 if let Err(error) = self.use_kernel(nodes) {
-                    self.problem(format!("the kernel cannot make faults: {error}"));
+                    self.problem(format!(
+                        "the kernel cannot make faults: {error} (faults: {{with: node}} needs nothing)"
+                    ));
                 }
             }
             (Request::Start { at_us }, Phase::Prepared) => {

@@ -85,9 +85,9 @@ pub(super) struct Dropped {
 /// Why the kernel does not do as it is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(in crate::agent) enum NetfilterError {
-    #[error("not permitted: it takes root or CAP_NET_ADMIN")]
+    #[error("not permitted: wants CAP_NET_ADMIN")]
     NotPermitted,
-    #[error("this kernel has no nf_tables with tables that are owned (Linux 5.12 and later have): {0}")]
+    #[error("wants nf_tables of Linux 5.12: {0}")]
     NotSupported(Errno),
     #[error("the kernel's packet filters cannot be changed: {0}")]
     System(Errno),
