@@ -11,12 +11,13 @@ mod agent_harness;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 
-use agent_harness::{Agent, eventually, hello, is_joined, spawn};
+use agent_harness::{Agent, eventually, hello, is_joined, preparation, spawn};
 use p2ps::access_point::AccessPoint;
 use p2ps::agent::clock::monotonic_us;
-use p2ps::agent::protocol::{Action, ActionKind, NodeIndex, NodeSlot, Notice, Request, ShapeRule};
+use p2ps::agent::protocol::{
+    Action, ActionKind, NodeIndex, NodeSlot, Notice, Preparation, Request, ShapeRule,
+};
 use p2ps::com::shaping::{Cut, LinkShape};
-use p2ps::config::NetConfig;
 use p2ps::id::Id;
 
 /// Longer than any test is busy with the other agent.
@@ -113,13 +114,12 @@ impl Testbed {
             agent.say(&hello(LEASE_MS));
             agent.wait_for("ready", |notice| matches!(notice, Notice::Ready { .. }));
             let slot = |node| NodeSlot { node, id: id(node), seed: node.into() };
-            agent.say(&Request::Prepare {
-                net: NetConfig::default(),
+            agent.say(&Request::Prepare(Preparation {
                 listen: address(host),
-                metrics: false,
                 sample_every_ms: 1000,
                 nodes: own.into_iter().map(slot).collect(),
-            });
+                ..preparation(0)
+            }));
             let notice = agent.wait_for("prepared", |notice| matches!(notice, Notice::Prepared { .. }));
             let Notice::Prepared { nodes: prepared } = notice else { unreachable!() };
             nodes.extend(prepared);

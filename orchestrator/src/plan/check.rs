@@ -15,7 +15,8 @@ use super::diagnose::{PROBLEMS_MAX, Problem};
 use super::document::{Document, ValueIndex};
 use super::expect::Expect;
 use super::schema::{
-    RawAtMost, RawFaultsWith, RawGeometry, RawGroups, RawIsolation, RawJoin, RawKeys, RawNetwork, RawPlan, RawWorkload,
+    RawAtMost, RawFaultsWith, RawGeometry, RawGroups, RawIsolation, RawJoin, RawKeys, RawNetwork, RawPlan,
+    RawWorkload,
 };
 use super::targets::FaultsWith;
 use super::units::{Name, Rate, Unit};
