@@ -15,7 +15,7 @@ PATH=$PATH:/usr/sbin:/sbin
 build="cc:gcc pkg-config:pkg-config"
 case "${1:-}" in
     build) wanted="$build" ;;
-    test) wanted="$build promtool:prometheus prometheus:prometheus sshd:openssh-server ssh:openssh-client ip:iproute2 python3:python3" ;;
+    test) wanted="$build promtool:prometheus prometheus:prometheus sshd:openssh-server ssh:openssh-client ip:iproute2 nft:nftables python3:python3" ;;
     testbed) wanted="sshd:openssh-server ssh:openssh-client ip:iproute2 nft:nftables pkill:procps python3:python3" ;;
     compare) wanted="parallel-ssh:pssh clush:clustershell ansible:ansible-core" ;;
     *) say "usage: deploy/install.sh build|test|testbed|compare"; exit 2 ;;

@@ -131,7 +131,55 @@ broken_plans! {
     trace_that_is_no_trace: "{at: 15s, kill: 10%}" => "{from: 15s, trace: {file: broken.yaml, format: csv}}"
     trace_of_unknown_format: "{at: 15s, kill: 10%}" => "{from: 15s, trace: {file: broken.yaml, format: tsv}}"
     window_that_ends_before_it_begins: "{at: 15s, kill: 10%}" => "{from: 15s, trace: {file: broken.yaml, format: csv, window: {from: 5s, to: 4s}}}"
+    group_without_its_groups: "{at: 15s, kill: 10%}" => "{at: 15s, kill: {group: edge}}"
+    target_of_nobody: "{at: 15s, kill: 10%}" => "{at: 15s, kill: {}}"
+    target_of_two_kinds: "{at: 15s, kill: 10%}" => "{at: 15s, kill: {heaviest: 1, hosts: 2}}"
+    unknown_kind_of_target: "{at: 15s, kill: 10%}" => "{at: 15s, kill: {host: h1}}"
+    part_of_hosts: "{at: 15s, kill: 10%}" => "{at: 15s, kill: {hosts: 2, nodes: 50%}}"
+    host_that_is_no_list: "{at: 15s, kill: 10%}" => "{at: 15s, kill: {hosts: h1}}"
+    list_for_a_target: "{at: 15s, kill: 10%}" => "{at: 15s, kill: [h1, h2]}"
+    role_of_the_dead: "{at: 15s, kill: 10%}" => "{at: 15s, kill: 10%}\n  - {at: 16s, restart: {heaviest: 1}}"
+    key_beyond_the_ring: "{at: 15s, kill: 10%}" => "{at: 15s, kill: {successor_of: 4294967296}}"
+    groups_of_more_than_all: "nodes: 64\n" => "nodes: 64\ngroups: {edge: 60%, core: 30}\n"
+    group_without_a_name: "nodes: 64\n" => "nodes: 64\ngroups: {1st: 20%, rest: 5}\n"
+    host_in_two_groups: "nodes: 64\n" => "nodes: 64\ngroups: {a: {hosts: [h1, h2]}, b: {hosts: [h2]}}\n"
+    no_virtual_hosts: "nodes: 64\n" => "nodes: 64\nvirtual_hosts: 0\n"
+    side_said_twice: "{at: 15s, kill: 10%}" => "{at: 15s, partition: [{hosts: [a]}, {hosts: [a]}], heal_after: 1s}"
+    links_in_two_ways: "{at: 15s, kill: 10%}" => "{at: 15s, degrade: {nodes: 5, between: [rest, rest], latency: 1s}}"
+    links_of_three_ends: "{at: 15s, kill: 10%}" => "{at: 15s, degrade: {between: [rest, rest, rest], latency: 1s}}"
+    links_between_shares: "{at: 15s, kill: 10%}" => "{at: 15s, degrade: {between: [50%, 50%], latency: 1s}}"
+    one_way_to_everybody: "{at: 15s, kill: 10%}" => "{at: 15s, degrade: {nodes: 5, latency: 1s}, one_way: true}"
+    faults_with_what: "nodes: 64\n" => "nodes: 64\nfaults: {with: magic}\n"
     map_for_a_list: "timeline:\n  - {at: 15s, kill: 10%}" => "timeline: {at: 15s, kill: 10%}"
+}
+
+#[test]
+fn groups_and_kernels_are_held_to_their_rules() {
+    let said = [
+        "{at: 15s, kill: {group: egde}}",
+        "{at: 15s, partition: [edge, 50%], heal_after: 1s}",
+        "{at: 15s, partition: [edge, edge], heal_after: 1s}",
+        "{at: 15s, partition: [edge, rest], heal_after: 1s}",
+        "{at: 15s, partition: [50%, 50%], heal_after: 1s}",
+        "{at: 15s, degrade: {between: [west, rest], latency: 5ms}, for: 1s}",
+    ]
+    .map(|step| {
+        let groups = "groups={edge: 20%, west: {hosts: [h1]}}";
+        refusal(
+            WHOLE,
+            &[
+                "--set",
+                groups,
+                "--set",
+                "faults={with: kernel}",
+                "--set",
+                "expect=[]",
+                "--set",
+                &format!("timeline=[{step}]"),
+            ],
+        )
+    });
+    insta::assert_snapshot!("groups_and_kernels", said.join("\n"));
 }
 
 #[test]

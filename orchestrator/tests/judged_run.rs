@@ -15,6 +15,7 @@ use p2ps::id::Id;
 use p2ps::message::RouteError;
 use p2ps::metrics::{Histogram, Snapshot, Traffic};
 use p2ps_orchestrator::check::{Verdict, conclude};
+use p2ps_orchestrator::plan::targets::FaultsWith;
 use p2ps_orchestrator::plan::{Amount, Claim, Comparison, Expectation, Plan, Step, StepEvent, Workload};
 use p2ps_orchestrator::record::{Judged, LostReason, Pause, Recorder, RunDirectory, RunRecord};
 use p2ps_orchestrator::schedule::{Phase, PlacedNode, Schedule};
@@ -204,10 +205,13 @@ fn plan() -> Plan {
         nodes: 3,
         isolation: Isolation::Process,
         join_rate: Some(1.0),
+        groups: Vec::new(),
+        virtual_hosts: 1,
+        faults: FaultsWith::Node,
         workload: vec![Workload::Lookup { rate: 1.0 }],
         timeline: vec![Step {
             at: seconds(10),
-            event: StepEvent::Kill(Amount::Count(1)),
+            event: StepEvent::Kill(Amount::Count(1).into()),
             text: "kill 1".to_owned(),
         }],
         duration: seconds(20),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use p2ps::config::{Geometry, NetConfig};
+use p2ps_orchestrator::plan::targets::FaultsWith;
 use p2ps_orchestrator::plan::{Amount, Claim, Plan, StepEvent, json_schema, load, parse, resolved_yaml};
 
 fn experiments() -> Vec<PathBuf> {
@@ -94,6 +95,46 @@ timeline:
   - {at: 70s, heal: all}
 ";
 
+const TARGETED: &str = "\
+name: targeted
+nodes: 100
+groups:
+  edge: 20%
+  core: 10
+  west: {hosts: [h1, h2.example.org]}
+  racks: {hosts: 2}
+virtual_hosts: 8
+faults: {with: node}
+timeline:
+  - {at: 10s, kill: {group: edge}}
+  - {at: 11s, leave: {group: core, nodes: 5}}
+  - {at: 12s, kill: {hosts: 50%}}
+  - {at: 13s, restart: {hosts: [h1]}}
+  - {at: 14s, pause: {successor_of: 4_000_000_000}, for: 5s}
+  - {at: 15s, leave: {heaviest: 3}}
+  - {at: 16s, partition: [edge, core, rest], heal_after: 5s}
+  - {at: 30s, partition: [{hosts: 2}, {hosts: [h1]}], one_way: true, heal_after: 5s}
+  - {at: 40s, degrade: {between: [edge, core], latency: 100ms}, for: 5s}
+  - {at: 50s, degrade: {between: [west, west], loss: 1%}, for: 5s}
+  - {at: 60s, degrade: {between: [{hosts: 1}, rest], bandwidth: 1MB/s}, one_way: true, for: 5s}
+  - {at: 70s, degrade: {nodes: {group: racks}, latency: 5ms}}
+";
+
+#[test]
+fn targets_mean_what_they_say() {
+    let plan = read(TARGETED, &[]);
+    let text = resolved_yaml(&plan);
+    assert_eq!(read(&text, &[]), plan, "{text}");
+    let texts: Vec<&str> = plan.timeline.iter().map(|step| step.text.as_str()).collect();
+    insta::assert_snapshot!("targeted", format!("{text}\n{}", texts.join("\n")));
+    assert_eq!(plan.hosts_named(), ["h1", "h2.example.org"]);
+    let kernel = read(
+        "name: k\nnodes: 9\ngroups: {west: {hosts: [a]}}\nfaults: {with: kernel}\ntimeline:\n  - {at: 9s, partition: [west, rest]}\n",
+        &[],
+    );
+    assert_eq!(kernel.faults, FaultsWith::Kernel);
+}
+
 #[test]
 fn churn_and_faults_mean_what_they_say() {
     let plan = read(CHURNED, &[]);
@@ -115,8 +156,8 @@ fn oddly_written_plans_mean_what_they_say() {
         events,
         [
             StepEvent::Join(Amount::Count(1000)),
-            StepEvent::Kill(Amount::Share(0.007)),
-            StepEvent::Restart(Amount::Share(0.333))
+            StepEvent::Kill(Amount::Share(0.007).into()),
+            StepEvent::Restart(Amount::Share(0.333).into())
         ],
         "in time order"
     );
@@ -158,5 +199,5 @@ fn overrides_change_and_add() {
     assert_eq!((plan.nodes, plan.seed, plan.join_rate), (100, 9, None), "the last one counts");
     assert_eq!((plan.net.successors(), plan.net.geometry()), (4, Geometry::Dks { k: 4 }));
     assert!(plan.encrypted);
-    assert_eq!(plan.timeline[0].event, StepEvent::Kill(Amount::Share(0.2)));
+    assert_eq!(plan.timeline[0].event, StepEvent::Kill(Amount::Share(0.2).into()));
 }

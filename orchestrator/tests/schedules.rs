@@ -5,9 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use p2ps::agent::protocol::{Action, ActionKind, NodeIndex, ShapeRule};
+use p2ps::com::shaping::{Cut, LinkShape};
 use p2ps_orchestrator::plan::{Plan, parse};
 use p2ps_orchestrator::schedule::{
-    DRAIN_US, JsonlError, LINE_BYTES_MAX, SETTLING_US, Schedule, VIA_MAX, read_jsonl, schedule, write_jsonl,
+    DRAIN_US, Hosts, JsonlError, LINE_BYTES_MAX, SETTLING_US, Schedule, VIA_MAX, read_jsonl, write_jsonl,
 };
 
 const CHURN: &str = "\
@@ -30,6 +31,10 @@ timeline:
   - {at: 20s, restart: 100%}
 duration: 30s
 ";
+
+fn schedule(plan: &Plan, hosts: impl Into<Hosts>) -> Schedule {
+    p2ps_orchestrator::schedule::schedule(plan, hosts).unwrap_or_else(|error| panic!("{error}"))
+}
 
 fn plan(seed: u64, overrides: &[&str]) -> Plan {
     let mut all = vec![format!("seed={seed}")];
@@ -158,6 +163,191 @@ fn a_schedule_with_faults_is_the_same_in_every_version() {
     );
 }
 
+/// Whom steps may speak of, all of it.
+const TARGETS: &str = "\
+name: targets
+nodes: 48
+join: {rate: 40/s}
+virtual_hosts: 8
+groups: {edge: 25%, core: 6, west: {hosts: [host2]}, racks: {hosts: 2}}
+workload:
+  - lookup: {rate: 10/s}
+timeline:
+  - {at: 5s, partition: [edge, core, west], heal_after: 10s}
+  - {at: 6s, degrade: {between: [edge, rest], latency: 50ms, jitter: 5ms}, one_way: true, for: 20s}
+  - {at: 7s, degrade: {between: [racks, racks], bandwidth: 1MB/s}, for: 20s}
+  - {at: 7s, degrade: {nodes: {group: west}, loss: 1%}, for: 20s}
+  - {at: 8s, kill: {group: edge, nodes: 50%}}
+  - {at: 8s, kill: {hosts: 1}}
+  - {at: 9s, leave: {heaviest: 2}}
+  - {at: 9s, pause: {successor_of: 12345}, for: 3s}
+  - {at: 9s, join: 6}
+  - {at: 12s, restart: {group: edge}}
+  - {at: 13s, restart: 100%}
+  - {at: 30s, partition: [{hosts: 3}, {hosts: [host2, host5]}], one_way: true, heal_after: 10s}
+  - {at: 31s, kill: {hosts: [host5]}}
+  - {at: 41s, restart: {hosts: [host5]}}
+duration: 60s
+";
+
+fn targets(overrides: &[&str]) -> Plan {
+    let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
+    parse("targets.yaml", TARGETS, &overrides).unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[test]
+fn whatever_the_seed_targets_are_there_and_the_schedule_is_the_same_again() {
+    for seed in 0..60 {
+        let plan = targets(&[&format!("seed={seed}")]);
+        let schedule = schedule(&plan, 1);
+        check_actions(&plan, &schedule);
+        assert_eq!(jsonl(&schedule), jsonl(&self::schedule(&plan, 1)), "seed {seed}");
+        let spread = self::schedule(&targets(&[&format!("seed={seed}"), "virtual_hosts=1"]), 8);
+        assert_eq!(schedule.actions, spread.actions, "seed {seed}: virtual hosts are hosts");
+    }
+}
+
+/// The nodes of the phase that begins with `text`.
+fn phase(schedule: &Schedule, text: &str) -> Vec<NodeIndex> {
+    let phase = schedule.phases.iter().find(|phase| phase.text.starts_with(text));
+    phase.unwrap_or_else(|| panic!("{text}: {:?}", schedule.phases)).nodes.clone()
+}
+
+#[test]
+fn hosts_fail_whole_and_come_back() {
+    for seed in 0..20 {
+        let schedule = schedule(&targets(&[&format!("seed={seed}")]), 1);
+        let killed = phase(&schedule, "kill {hosts: 1}");
+        let hosts: BTreeSet<u32> = killed.iter().map(|node| node % 8).collect();
+        assert_eq!(hosts.len(), 1, "seed {seed}");
+        // Six nodes of each, but for those of the edge that have been killed at the same moment, and before.
+        let edge = phase(&schedule, "kill {group: edge");
+        let dead = edge.iter().filter(|node| hosts.contains(&(*node % 8))).count();
+        assert_eq!(killed.len() + dead, 6, "seed {seed}");
+        assert_eq!(edge.len(), 6, "half of a quarter of 48");
+        let (down, up) =
+            (phase(&schedule, "kill {hosts: [host5]}"), phase(&schedule, "restart {hosts: [host5]}"));
+        assert!(
+            down == up && down.len() > 3 && down.iter().all(|node| node % 8 == 4),
+            "seed {seed}: {down:?}"
+        );
+    }
+}
+
+/// Who may send to whom at `at_us`: the shape of what `from` sends to `to`.
+fn link(schedule: &Schedule, at_us: u64, from: NodeIndex, to: NodeIndex) -> LinkShape {
+    let mut shape = LinkShape::default();
+    for action in schedule.actions.iter().filter(|action| action.node == from && action.at_us <= at_us) {
+        if let ActionKind::Shape { rules } = &action.kind {
+            let rule = rules.iter().rfind(|rule| schedule.groups[rule.to as usize].contains(&to));
+            shape = rule.map_or_else(LinkShape::default, |rule| rule.shape);
+        }
+    }
+    shape
+}
+
+#[test]
+fn groups_that_are_parted_reach_all_others_and_one_way_is_one_way() {
+    for seed in 0..20 {
+        let schedule = schedule(&targets(&[&format!("seed={seed}")]), 1);
+        let edge = phase(&schedule, "kill {group: edge");
+        let (cut_us, one_way_us, healed_us) = (5_500_000, 35_000_000, 45_000_000);
+        let west: Vec<NodeIndex> = (0..48).filter(|node| node % 8 == 1).collect();
+        let cut = |from, to| link(&schedule, cut_us, from, to).cut;
+        for (from, to) in edge.iter().flat_map(|from| west.iter().map(move |to| (*from, *to))) {
+            assert_eq!(
+                (cut(from, to), cut(to, from)),
+                (Cut::Both, Cut::Both),
+                "seed {seed}: {from} and {to}"
+            );
+        }
+        let reached = |from: NodeIndex| (0..48).filter(|to| cut(from, *to) == Cut::None).count();
+        assert_eq!(reached(edge[0]), 48 - 12, "seed {seed}: all but core and west");
+        let free = (0..48).filter(|node| reached(*node) == 48).count();
+        assert_eq!(free, 48 - 12 - 6 - 6, "seed {seed}");
+        // Of the second partition the second side is known.
+        let of_host5: Vec<NodeIndex> = (0..48).filter(|node| node % 8 == 4).collect();
+        for to in 0..48 {
+            let (there, back) = (
+                link(&schedule, one_way_us, of_host5[0], to).cut,
+                link(&schedule, one_way_us, to, of_host5[0]).cut,
+            );
+            assert!(
+                matches!((there, back), (Cut::None, Cut::None) | (Cut::In, Cut::Out)),
+                "{there:?} {back:?}"
+            );
+            assert_eq!(link(&schedule, healed_us, of_host5[0], to), LinkShape::default());
+        }
+    }
+}
+
+#[test]
+fn degraded_pairs_are_degraded_as_they_say() {
+    let schedule = schedule(&targets(&["seed=3"]), 1);
+    let edge: BTreeSet<NodeIndex> = phase(&schedule, "degrade {between: [edge, rest]").into_iter().collect();
+    assert_eq!(edge.len(), 48, "its phase names both ends");
+    let (at_us, killed) = (7_500_000, phase(&schedule, "kill {group: edge"));
+    let slow = |from, to| link(&schedule, at_us, from, to).latency_us == 50_000;
+    let inside: Vec<NodeIndex> = (0..48).filter(|to| !slow(killed[0], *to)).collect();
+    assert_eq!(
+        inside.len(),
+        12,
+        "what the edge sends the rest is slow, not what it sends itself: {inside:?}"
+    );
+    assert!(killed.iter().all(|node| inside.contains(node)));
+    assert!((0..48).all(|from| !slow(from, killed[0])), "nor what others send it");
+    let narrow = |from, to| link(&schedule, at_us, from, to).bytes_per_second > 0;
+    let pairs: Vec<(NodeIndex, NodeIndex)> = (0..48)
+        .flat_map(|from| (0..48).map(move |to| (from, to)))
+        .filter(|(from, to)| narrow(*from, *to))
+        .collect();
+    assert_eq!(pairs.len(), 12 * 12, "inside two racks of six nodes each");
+    assert!(pairs.iter().all(|(from, to)| narrow(*to, *from)));
+    assert_eq!(link(&schedule, at_us, 1, 0).loss_ppm, 10_000, "what the west sends to anybody");
+}
+
+/// A node that is killed in a partition and comes back after it has healed reaches everybody: its agent keeps the rules of a node
+/// that is down, and was not told.
+#[test]
+fn who_is_down_when_a_fault_heals_comes_back_healed() {
+    let text = "name: x\nnodes: 8\njoin: at_once\ntimeline:\n  - {at: 5s, partition: [50%, 50%], heal_after: 5s}\n  \
+        - {at: 6s, kill: 4}\n  - {at: 12s, restart: 100%}\n";
+    for seed in 0..10 {
+        let plan = parse("x.yaml", text, &[format!("seed={seed}")]).unwrap_or_else(|error| panic!("{error}"));
+        let schedule = schedule(&plan, 1);
+        let mut standing: BTreeSet<NodeIndex> = BTreeSet::new();
+        for action in &schedule.actions {
+            match &action.kind {
+                ActionKind::Shape { rules } if rules.is_empty() => drop(standing.remove(&action.node)),
+                ActionKind::Shape { .. } => drop(standing.insert(action.node)),
+                ActionKind::Spawn { .. } if action.at_us > 0 => {
+                    assert!(!standing.contains(&action.node), "seed {seed}: {action:?}");
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn what_the_hosts_cannot_give_is_told_before_anything_is_started() {
+    let error = |step: &str, more: &str, hosts: u32| {
+        let text = format!("name: x\nnodes: 12\njoin: at_once\n{more}timeline:\n  - {{at: 5s, {step}}}\n");
+        let plan = parse("x.yaml", &text, &[]).unwrap_or_else(|error| panic!("{error}"));
+        p2ps_orchestrator::schedule::schedule(&plan, hosts).unwrap_err().to_string()
+    };
+    let said = [
+        error("kill: {hosts: 1}", "", 1),
+        error("kill: {hosts: 5}", "", 4),
+        error("kill: {hosts: [paris]}", "", 4),
+        error("partition: [{hosts: 3}, {hosts: 3}]", "", 4),
+        error("partition: [all, {hosts: 1}]", "groups: {all: 100%}\n", 4),
+        error("partition: [{hosts: 50%}, rest]", "virtual_hosts: 4\nfaults: {with: kernel}\n", 1),
+        error("kill: 1", "groups: {a: 60%, b: {hosts: 50%}}\n", 4),
+    ];
+    insta::assert_snapshot!("what_the_hosts_cannot_give", said.join("\n"));
+}
+
 fn check(plan: &Plan, schedule: &Schedule) {
     check_actions(plan, schedule);
     check_phases(schedule);
@@ -190,7 +380,6 @@ fn check_actions(plan: &Plan, schedule: &Schedule) {
                 assert!(!up_since.is_empty(), "seed {seed}: nobody is left");
                 let was_paused = paused.remove(node);
                 assert!(!was_paused || *kind == ActionKind::Kill, "seed {seed}: {action:?} is stopped");
-                shaped.remove(node);
             }
             ActionKind::Pause => {
                 assert!(up_since.contains_key(node), "seed {seed}: {action:?} is down");
@@ -200,7 +389,9 @@ fn check_actions(plan: &Plan, schedule: &Schedule) {
                 assert!(paused.remove(node), "seed {seed}: {action:?} is not stopped");
             }
             ActionKind::Shape { rules } => {
-                assert!(up_since.contains_key(node), "seed {seed}: {action:?} is down");
+                // One that is down is told what changes while it is, so that it comes back as it should be.
+                let is_told = up_since.contains_key(node) || shaped.contains(node);
+                assert!(is_told, "seed {seed}: {action:?} is down");
                 assert!(
                     !rules.is_empty() || shaped.contains(node),
                     "seed {seed}: {action:?} is healed already"

@@ -1,12 +1,13 @@
 //! The shapes of this host's nodes' links: the groups that rules speak of, and the rules that stand for each node.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 
 use super::body::line;
+use super::kernel::CutRules;
 use super::protocol::{GROUP_IDS_MAX, GROUPS_MAX, GroupIndex, LIST_MAX, NodeIndex, SHAPE_IDS_MAX, ShapeRule};
-use crate::com::shaping::LinkShape;
+use crate::com::shaping::{Cut, LinkShape};
 use crate::control::Order;
 use crate::id::Id;
 
@@ -33,6 +34,8 @@ pub(super) enum FaultError {
     Unknown(GroupIndex),
     #[error("the rules name {0} nodes; at most {SHAPE_IDS_MAX} are allowed")]
     TooMany(usize),
+    #[error("kernels make cuts only: the nodes can do the rest (faults: {{with: node}})")]
+    NoCut,
 }
 
 impl Faults {
@@ -74,6 +77,40 @@ impl Faults {
             false => self.standing.insert(node, rules),
         };
         Ok(order)
+    }
+
+    /// Lets `rules` stand for a node whose host's kernel carries them out; gives back what stood.
+    pub(super) fn stand(
+        &mut self,
+        node: NodeIndex,
+        rules: Vec<ShapeRule>,
+    ) -> Result<Option<Vec<ShapeRule>>, FaultError> {
+        self.resolve(&rules)?;
+        if rules.iter().any(|rule| rule.shape != (LinkShape { cut: rule.shape.cut, ..LinkShape::default() }))
+        {
+            return Err(FaultError::NoCut);
+        }
+        Ok(match rules.is_empty() {
+            true => self.standing.remove(&node),
+            false => self.standing.insert(node, rules),
+        })
+    }
+
+    /// Which groups this host's nodes are cut off from. Where kernels do it, all nodes of a host have the same rules.
+    pub(super) fn cut_rules(&self) -> CutRules {
+        self.standing.values().flatten().map(|rule| (rule.to, rule.shape.cut)).collect()
+    }
+
+    /// Which nodes `rules` name.
+    pub(super) fn cut_off(&self, rules: &CutRules) -> BTreeMap<Id, Cut> {
+        let mut cuts: BTreeMap<Id, Cut> = BTreeMap::new();
+        for (to, cut) in rules {
+            for id in self.groups.get(*to as usize).into_iter().flatten() {
+                let both = cuts.get(id).map_or(*cut, |other| other.and(*cut));
+                cuts.insert(*id, both);
+            }
+        }
+        cuts
     }
 
     /// What a node that starts now is to do to its links.

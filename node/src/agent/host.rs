@@ -52,6 +52,7 @@ pub(super) fn facts() -> HostFacts {
         processes_max: processes_max(),
         pid: std::process::id(),
         node_version: env!("CARGO_PKG_VERSION").to_owned(),
+        no_kernel_faults: super::kernel::refusal(),
     }
 }
 

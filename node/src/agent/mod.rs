@@ -10,6 +10,7 @@ pub mod clock;
 mod crew;
 mod faults;
 mod host;
+mod kernel;
 pub mod lines;
 mod outlet;
 mod ports;

@@ -11,6 +11,7 @@
 //!                                      <-   Prepared{access points}
 //!   Schedule{actions} ...              ->                                   this host's slice
 //!   Addresses{all nodes} ...           ->                                   of all hosts: whom to join by
+//!   Kernel{nodes} ...                  ->                                   only where kernels make the faults
 //!   Clock{token} ...                   ->
 //!                                      <-   Clock{token, now}               offset and error of this host's clock
 //!   Start{at}                          ->                                   on the host's own clock
@@ -117,6 +118,12 @@ pub enum Request {
         first: GroupIndex,
         /// Each group's nodes, by id; at most [`LIST_MAX`] groups, and as many ids in all.
         groups: Vec<Vec<Id>>,
+    },
+    /// The host's kernel makes the cuts of [`ActionKind::Shape`], not the nodes; no other shape can be had then. Where the nodes are
+    /// that groups name; more lines may follow until [`Request::Start`]. An agent that cannot says so ([`Notice::Problem`]).
+    Kernel {
+        /// At most [`LIST_MAX`].
+        nodes: Vec<(Id, AccessPoint)>,
     },
     /// What time is it there?
     Clock {
@@ -424,4 +431,7 @@ pub struct HostFacts {
     pub pid: u32,
     /// The version of the node binary.
     pub node_version: String,
+    /// Why its kernel cannot make faults, if it cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_kernel_faults: Option<String>,
 }

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 use rustix::process::{Pid, WaitOptions, wait};
@@ -124,6 +125,11 @@ impl Roster {
     /// Where each node is, or will be, reached.
     pub(super) fn access_points(&self) -> impl Iterator<Item = (NodeIndex, AccessPoint)> + '_ {
         self.nodes.iter().map(|(index, node)| (*index, node.reservation.address().into()))
+    }
+
+    /// The same, as addresses.
+    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+        self.nodes.values().map(|node| node.reservation.address()).collect()
     }
 
     /// Whether nothing of this host's nodes runs, and all that they said has been heard.

@@ -10,6 +10,7 @@ use super::body::{Exit, Heard, Life, NodeEvent};
 use super::clock::{monotonic_us, unix_us};
 use super::faults::Faults;
 use super::host;
+use super::kernel::{Kernel, KernelError};
 use super::outlet::Outlet;
 use super::preparation::prepare;
 use super::probe::Probe;
@@ -22,6 +23,7 @@ use super::sampling::Sampling;
 use super::schedule::Slice;
 use crate::access_point::AccessPoint;
 use crate::control::{Order, Report};
+use crate::id::Id;
 
 /// How long an agent waits for its first line, in microseconds.
 const HELLO_WAIT_US: u64 = 60_000_000;
@@ -58,6 +60,10 @@ pub(super) struct Supervisor {
     addresses: HashMap<NodeIndex, AccessPoint>,
     slice: Slice,
     faults: Faults,
+    /// What carries the faults out, where it is not the nodes.
+    kernel: Option<Kernel>,
+    /// The run's name.
+    run: String,
     sampling: Option<Sampling>,
     /// Nodes that are to start again once their last process has ended.
     deferred: HashMap<NodeIndex, Action>,
@@ -99,6 +105,8 @@ impl Supervisor {
             addresses: HashMap::new(),
             slice: Slice::default(),
             faults: Faults::default(),
+            kernel: None,
+            run: String::new(),
             sampling: None,
             deferred: HashMap::new(),
         }
@@ -149,7 +157,10 @@ impl Supervisor {
         match (request, &self.phase) {
             (Request::Stop, Phase::Ending { .. } | Phase::Ended(_)) => {}
             (Request::Stop, _) => self.kill_everything(None),
-            (Request::Hello { version, lease_ms, run: _ }, Phase::Fresh) => self.hello(version, lease_ms),
+            (Request::Hello { version, lease_ms, run }, Phase::Fresh) => {
+                self.run = run;
+                self.hello(version, lease_ms);
+            }
             (request, Phase::Fresh) => {
                 self.refuse(format!("the first line must be hello, not {}", name(&request)));
             }
@@ -177,6 +188,13 @@ impl Supervisor {
             (Request::Groups { first, groups }, Phase::Prepared) => {
                 if let Err(error) = self.faults.extend(first, groups) {
                     self.problem(format!("groups were refused: {error}"));
+                }
+            }
+            (Request::Kernel { nodes }, Phase::Prepared) => {
+                if let Err(error) = self.use_kernel(nodes) {
+                    self.problem(format!(
+                        "the kernel cannot make faults: {error} (faults: {{with: node}} needs nothing)"
+                    ));
                 }
             }
             (Request::Start { at_us }, Phase::Prepared) => {
@@ -314,9 +332,33 @@ impl Supervisor {
         self.achieved(action.index, planned_us, error);
     }
 
+    /// Lets the kernel make the faults, and takes in where nodes are.
+    fn use_kernel(&mut self, nodes: Vec<(Id, AccessPoint)>) -> Result<(), KernelError> {
+        let kernel = match &mut self.kernel {
+            Some(kernel) => kernel,
+            none => none.insert(Kernel::new(&self.run)?),
+        };
+        kernel.extend(nodes)
+    }
+
     /// Shapes a node's links: now where it runs, and whenever it starts while these rules stand.
     fn shape(&mut self, node: NodeIndex, rules: Vec<ShapeRule>) -> Option<String> {
         let roster = self.roster.as_ref()?;
+        if let Some(kernel) = &mut self.kernel {
+            let before = match self.faults.stand(node, rules) {
+                Ok(before) => before,
+                Err(error) => return Some(error.to_string()),
+            };
+            let rules = self.faults.cut_rules();
+            if kernel.has_made(&rules) {
+                return None;
+            }
+            let cut_off = self.faults.cut_off(&rules);
+            let error = kernel.cut(&roster.addresses(), rules, &cut_off).err()?;
+            // What could not be made does not stand.
+            self.faults.stand(node, before.unwrap_or_default()).ok();
+            return Some(error.to_string());
+        }
         match self.faults.shape(node, rules) {
             Ok(order) => {
                 let told = roster.say(node, order);
@@ -345,7 +387,9 @@ impl Supervisor {
         let error = if join.is_empty() && !via.is_empty() {
             Some(format!("no address is known of any node that it should join by ({via:?})"))
         } else {
-            match roster.start(action.node, join, self.faults.standing(action.node)) {
+            let is_nodes = self.kernel.is_none();
+            let shapes = if is_nodes { self.faults.standing(action.node) } else { Vec::new() };
+            match roster.start(action.node, join, shapes) {
                 Ok(()) => None,
                 Err(StartError::Ending) => {
                     self.deferred.insert(action.node, action);
@@ -472,6 +516,8 @@ impl Supervisor {
         self.slice.clear();
         self.deferred.clear();
         self.sampling = None;
+        // Its faults go with it.
+        self.kernel = None;
         if let Some(roster) = &mut self.roster {
             roster.kill_all();
         }
@@ -516,6 +562,7 @@ fn name(request: &Request) -> &'static str {
         Request::Schedule { .. } => "schedule",
         Request::Addresses { .. } => "addresses",
         Request::Groups { .. } => "groups",
+        Request::Kernel { .. } => "kernel",
         Request::Clock { .. } => "clock",
         Request::Start { .. } => "start",
         Request::Renew => "renew",

@@ -39,7 +39,7 @@ pub struct LinkShape {
 }
 
 /// Which way nothing gets through.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cut {
     /// Both ways are open.
@@ -57,6 +57,16 @@ impl Cut {
     /// Whether what this node sends is lost.
     pub fn is_out(self) -> bool {
         matches!(self, Cut::Out | Cut::Both)
+    }
+
+    /// What either cuts.
+    pub fn and(self, other: Cut) -> Cut {
+        match (self.is_out() || other.is_out(), self.is_in() || other.is_in()) {
+            (false, false) => Cut::None,
+            (true, false) => Cut::Out,
+            (false, true) => Cut::In,
+            (true, true) => Cut::Both,
+        }
     }
 
     /// Whether what is sent to this node is lost.

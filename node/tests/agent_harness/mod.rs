@@ -31,7 +31,18 @@ pub(crate) struct Agent {
 
 impl Agent {
     pub(crate) fn start() -> Agent {
-        let mut agent = Agent::unheard();
+        Agent::heard(Agent::unheard())
+    }
+
+    /// An agent in a network namespace.
+    pub(crate) fn start_in(namespace: &str) -> Agent {
+        let mut command = Command::new("ip");
+        // `ip` becomes the agent: the process is the agent's own.
+        command.args(["netns", "exec", namespace, env!("CARGO_BIN_EXE_p2ps-node")]);
+        Agent::heard(Agent::unheard_by(command))
+    }
+
+    fn heard(mut agent: Agent) -> Agent {
         let output = BufReader::new(agent.unread.take().unwrap());
         let (tell, notices) = channel();
         agent.notices = notices;
@@ -49,7 +60,11 @@ impl Agent {
 
     /// An agent whose output is not read.
     pub(crate) fn unheard() -> Agent {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_p2ps-node"))
+        Agent::unheard_by(Command::new(env!("CARGO_BIN_EXE_p2ps-node")))
+    }
+
+    fn unheard_by(mut command: Command) -> Agent {
+        let mut child = command
             .arg("agent")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -111,7 +111,7 @@ const FAILED_SHOWN_MAX: usize = 20;
 /// The longest word of a host that is shown, in characters.
 const WORDS_SHOWN_MAX: usize = 80;
 
-const HEAD: [&str; 12] = [
+const HEAD: [&str; 13] = [
     "HOST",
     "REACHED",
     "ADDRESS",
@@ -122,6 +122,7 @@ const HEAD: [&str; 12] = [
     "MEMORY",
     "FILES",
     "PROCESSES",
+    "KERNEL FAULTS",
     "CLOCK",
     "RTT",
 ];
@@ -171,7 +172,8 @@ fn row(name: &str, HostReport { listen, host_key, facts, clock }: &HostReport) -
         plain(&facts.kernel),
         facts.cores.to_string(),
         format!("{:.1} GiB", facts.memory_bytes as f64 / f64::from(1 << 30)),
-        limit(facts.open_files_max),
+        limit(facts.processes_max),
+        facts.no_kernel_faults.as_deref().map_or_else(|| "yes".to_owned(), plain),
         limit(facts.processes_max),
         offset(clock),
         format!("{:.1} ms", clock.rtt_us as f64 / 1e3),
@@ -237,6 +239,7 @@ mod tests {
             memory_bytes: 3 << 29,
             open_files_max: 4096,
             processes_max: u64::MAX,
+            no_kernel_faults: Some("not permitted".into()),
             ..HostFacts::default()
         };
         let clock = ClockOffset { offset_us: -12_340, error_us: 150, rtt_us: 300, at_us: 0 };
@@ -251,7 +254,7 @@ mod tests {
         assert_eq!(lines.len(), 4, "{text}");
         assert!(lines[0].starts_with("HOST  REACHED  ADDRESS"), "{text}");
         let words: Vec<&str> = lines[1].split_whitespace().collect();
-        let expected = "a yes 10.0.0.1 ed25519, known x86_64 6.1.0[31m 4 1.5 GiB 4096 no limit -12.3 ms \u{b1} 0.1 0.3 ms";
+        let expected = "a yes 10.0.0.1 ed25519, known x86_64 6.1.0[31m 4 1.5 GiB 4096 no limit not permitted -12.3 ms \u{b1} 0.1 0.3 ms";
         assert_eq!(words.join(" "), expected);
         assert!(lines[2].starts_with("b     no       -         -"), "{text}");
         assert_eq!(lines[3], "b cannot be used: it is dead");

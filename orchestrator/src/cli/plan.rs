@@ -8,7 +8,7 @@ use p2ps::agent::protocol::NodeIndex;
 
 use super::{Outcome, problem, written};
 use crate::plan::{Plan, duration_text, load, resolved_yaml};
-use crate::schedule::{Schedule, schedule, write_jsonl};
+use crate::schedule::{Hosts, Schedule, schedule, write_jsonl};
 
 /// The most node numbers that are listed for one phase of the run.
 const NODES_LISTED_MAX: usize = 12;
@@ -38,7 +38,13 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
             return Outcome::Refused;
         }
     };
-    let schedule = schedule(&plan, arguments.hosts);
+    let schedule = match schedule(&plan, Hosts::imagined(&plan, arguments.hosts)) {
+        Ok(schedule) => schedule,
+        Err(error) => {
+            problem::print(&error.to_string());
+            return Outcome::Refused;
+        }
+    };
     let mut out = BufWriter::new(io::stdout().lock());
     let result = if arguments.json {
         write_jsonl(&schedule.actions, &mut out)

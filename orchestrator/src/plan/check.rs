@@ -1,6 +1,7 @@
 //! From what a plan says to a [`Plan`] that can run. All mistakes are looked for, and told at once.
 
 mod steps;
+mod targets;
 mod whole;
 
 use std::time::Duration;
@@ -14,17 +15,21 @@ use super::diagnose::{PROBLEMS_MAX, Problem};
 use super::document::{Document, ValueIndex};
 use super::expect::Expect;
 use super::schema::{
-    RawAtMost, RawGeometry, RawIsolation, RawJoin, RawKeys, RawNetwork, RawPlan, RawWorkload,
+    RawAtMost, RawFaultsWith, RawGeometry, RawGroups, RawIsolation, RawJoin, RawKeys, RawNetwork, RawPlan,
+    RawWorkload,
 };
+use super::targets::FaultsWith;
 use super::units::{Name, Rate, Unit};
-use super::{EXPECTATIONS_MAX, Expectation, NODES_MAX, Plan, WORKLOADS_MAX, Workload, join_time};
+use super::{
+    EXPECTATIONS_MAX, Expectation, NODES_MAX, Plan, VIRTUAL_HOSTS_MAX, WORKLOADS_MAX, Workload, join_time,
+};
 
 /// How fast nodes join where the plan does not say.
 const JOIN_RATE_DEFAULT: f64 = 20.0;
 
 /// Checks what `document` says as `raw`.
 pub(crate) fn check(raw: RawPlan, document: &Document) -> Result<Plan, Vec<Problem>> {
-    let mut checker = Checker { document, problems: Vec::new() };
+    let mut checker = Checker { document, problems: Vec::new(), group_names: Vec::new() };
     let plan = checker.plan(&raw);
     match plan {
         Some(plan) if checker.problems.is_empty() => Ok(plan),
@@ -49,6 +54,8 @@ fn isolation(raw: Option<RawIsolation>) -> Isolation {
 struct Checker<'a> {
     document: &'a Document,
     problems: Vec<Problem>,
+    /// The plan's groups.
+    group_names: Vec<String>,
 }
 
 /// A value, and where it was written.
@@ -65,7 +72,16 @@ impl Checker<'_> {
         let encrypted = self.read_or(encrypted, false);
         let nodes = nodes.and_then(|nodes| self.nodes_that_fit(nodes, net.as_ref(), raw.nodes.index));
         let join_rate = self.join(raw.join.as_ref());
+        let groups = self.groups(raw.groups.as_ref(), nodes);
+        let virtual_hosts = self.virtual_hosts(raw.virtual_hosts.as_ref());
+        let faults = match raw.faults.as_ref().and_then(|faults| faults.with) {
+            None | Some(RawFaultsWith::Node) => FaultsWith::Node,
+            Some(RawFaultsWith::Kernel) => FaultsWith::Kernel,
+        };
         let workload = self.workload(raw.workload.as_deref().unwrap_or_default());
+        // What a name means is asked by the timeline, whatever else is wrong with the group.
+        self.group_names =
+            raw.groups.iter().flat_map(|RawGroups(all)| all).map(|(name, _)| name.clone()).collect();
         let timeline = self.timeline(raw.timeline.as_deref().unwrap_or_default());
         let expect = self.expectations(raw.expect.as_deref().unwrap_or_default());
         let duration = raw.duration.as_ref().map(|field| At(self.read::<Duration>(field), field.index));
@@ -75,6 +91,7 @@ impl Checker<'_> {
         if let (Some(steps), Some(net)) = (&timeline, &net) {
             self.population(nodes, join_rate, steps, net.ring(), raw.nodes.index);
             self.windows(join_end, steps, &expect);
+            self.within_reach(steps, net.ring(), groups.as_deref().unwrap_or_default(), faults);
         }
         let duration = match duration {
             None => self.default_duration(
@@ -107,6 +124,9 @@ impl Checker<'_> {
             nodes,
             isolation: isolation(raw.isolation),
             join_rate,
+            groups: groups?,
+            virtual_hosts: virtual_hosts?,
+            faults,
             workload: workload.into_iter().map(|At(workload, _)| workload).collect(),
             timeline: timeline.into_iter().map(|At(step, _)| step).collect(),
             duration,
@@ -184,6 +204,17 @@ impl Checker<'_> {
         };
         let message = format!("{nodes} nodes do not fit on a ring of {ring} ids");
         self.refuse(index, message, "each node has its own id: raise network.max_size or take fewer nodes")
+    }
+
+    fn virtual_hosts(&mut self, field: Option<&Field<u32>>) -> Option<u32> {
+        let hosts = self.read_or(field, 1)?;
+        match field {
+            Some(field) if !(1..=VIRTUAL_HOSTS_MAX).contains(&hosts) => {
+                let hint = format!("1 to {VIRTUAL_HOSTS_MAX}");
+                self.refuse(field.index, format!("nodes cannot count as {hosts} hosts"), hint)
+            }
+            _ => Some(hosts),
+        }
     }
 
     /// `Some(None)`: all at once.

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::value::{MapDeserializer, StrDeserializer};
+use serde::de::value::{MapAccessDeserializer, MapDeserializer, SeqAccessDeserializer, StrDeserializer};
 use serde::de::{
     self, Deserialize, DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess,
     VariantAccess, Visitor,
@@ -52,6 +52,56 @@ impl<'de, U: Unit> Visitor<'de> for FieldVisitor<U> {
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Field<U>, A::Error> {
         let (index, text) = entries.next_entry()?.ok_or_else(|| de::Error::missing_field(FIELD))?;
         Ok(Field { text, index, unit: PhantomData })
+    }
+}
+
+/// One scalar, or a list or map that says more.
+#[derive(Clone, Debug)]
+pub(crate) enum OneOrMore<U, L> {
+    One(Field<U>),
+    More(L),
+}
+
+/// By these names a [`OneOrMore`] asks for a scalar or a list, for a scalar or a map.
+const ONE_OR_LIST: &str = "plan one or list";
+const ONE_OR_MAP: &str = "plan one or map";
+
+/// What says more than a scalar: a list or a map.
+pub(crate) trait More {
+    const IS_LIST: bool;
+}
+
+impl<T> More for Vec<T> {
+    const IS_LIST: bool = true;
+}
+
+impl<'de, U: Unit, L: Deserialize<'de> + More> Deserialize<'de> for OneOrMore<U, L> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<OneOrMore<U, L>, D::Error> {
+        let name = if L::IS_LIST { ONE_OR_LIST } else { ONE_OR_MAP };
+        deserializer.deserialize_newtype_struct(name, OneOrMoreVisitor(PhantomData))
+    }
+}
+
+struct OneOrMoreVisitor<U, L>(PhantomData<(U, L)>);
+
+impl<'de, U: Unit, L: Deserialize<'de> + More> Visitor<'de> for OneOrMoreVisitor<U, L> {
+    type Value = OneOrMore<U, L>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let more = if L::IS_LIST { "a list" } else { "a map" };
+        write!(f, "{} such as `{}`, or {more}", U::KIND, U::EXAMPLE)
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, scalar: D) -> Result<Self::Value, D::Error> {
+        Field::deserialize(scalar).map(OneOrMore::One)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, entries: A) -> Result<Self::Value, A::Error> {
+        L::deserialize(MapAccessDeserializer::new(entries)).map(OneOrMore::More)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Self::Value, A::Error> {
+        L::deserialize(SeqAccessDeserializer::new(items)).map(OneOrMore::More)
     }
 }
 
@@ -182,6 +232,13 @@ impl<'de> Deserializer<'de> for At<'de> {
         visitor: V,
     ) -> Result<V::Value, DecodeError> {
         let result = match &self.0.kind {
+            ValueKind::Map(_) if name == ONE_OR_MAP => return self.visit(visitor),
+            ValueKind::List(_) if name == ONE_OR_LIST => return self.visit(visitor),
+            ValueKind::Null | ValueKind::Map(_) | ValueKind::List(_)
+                if name == ONE_OR_MAP || name == ONE_OR_LIST =>
+            {
+                return Err(self.unlike(&visitor));
+            }
             _ if name != FIELD => visitor.visit_newtype_struct(self),
             ValueKind::Scalar(text) => {
                 visitor.visit_map(MapDeserializer::new(std::iter::once((self.0.index, text.as_str()))))

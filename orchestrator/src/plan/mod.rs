@@ -10,9 +10,11 @@ pub mod diagnose;
 pub mod distribution;
 mod document;
 mod expect;
+mod names;
 pub mod population;
 mod resolved;
 mod schema;
+pub mod targets;
 pub mod trace;
 mod units;
 
@@ -26,6 +28,7 @@ use p2ps::config::NetConfig;
 use serde::Serialize;
 
 use self::churn::Churn;
+use self::targets::{FaultsWith, Group, Links, Side, Target};
 use self::trace::Trace;
 
 pub use self::diagnose::{PlanError, Problem};
@@ -47,10 +50,14 @@ pub const WORKLOADS_MAX: usize = 64;
 /// The most partitions, degradations and healings of links of a plan.
 pub const LINK_FAULTS_MAX: usize = 256;
 
+/// The most virtual hosts.
+pub const VIRTUAL_HOSTS_MAX: u32 = 10_000;
+
 /// The most sides of a partition.
 pub const SIDES_MAX: usize = 8;
 
-/// The most groups that the partitions of one moment can make of the nodes: the product of their sides.
+/// The most groups that the partitions and pairs of one moment can make of the nodes: the product of their sides, where named groups
+/// count once.
 pub const GROUPS_AT_ONCE_MAX: usize = 16;
 
 /// The most expectations of a plan.
@@ -110,6 +117,12 @@ pub struct Plan {
     pub isolation: Isolation,
     /// Nodes a second that join at the start; `None`: all at once.
     pub join_rate: Option<f64>,
+    /// Groups of nodes with names, in the plan's order.
+    pub groups: Vec<Group>,
+    /// As how many hosts the nodes count where all of them run on one; at least 1.
+    pub virtual_hosts: u32,
+    /// What makes faults of links.
+    pub faults: FaultsWith,
     /// What is asked of the network all along.
     pub workload: Vec<Workload>,
     /// What is done to it, in time order.
@@ -147,22 +160,22 @@ pub enum StepEvent {
     /// New nodes join.
     Join(Amount),
     /// Nodes leave gracefully.
-    Leave(Amount),
+    Leave(Target),
     /// Nodes are killed (SIGKILL).
-    Kill(Amount),
+    Kill(Target),
     /// Nodes that were killed or have left come back with the same identity.
-    Restart(Amount),
+    Restart(Target),
     /// Nodes are stopped (SIGSTOP) and go on later.
     Pause {
-        /// So many.
-        amount: Amount,
+        /// These.
+        target: Target,
         /// When they go on, counted from the run's start; `None`: at its end.
         until: Option<Duration>,
     },
     /// Nodes of different sides cannot reach each other.
     Partition {
-        /// Each side's share of the nodes; their sum is 1.
-        sides: Vec<f64>,
+        /// At least two; shares are all of them, with the sum 1, or none.
+        sides: Vec<Side>,
         /// Only what a side sends to those after it is lost.
         one_way: bool,
         /// When it heals, counted from the run's start; `None`: at its end.
@@ -170,8 +183,8 @@ pub enum StepEvent {
     },
     /// What some nodes send is delayed, lost, slow.
     Degrade {
-        /// So many nodes.
-        amount: Amount,
+        /// On which links.
+        links: Links,
         /// What is done to what they send.
         shape: LinkShape,
         /// When it heals, counted from the run's start; `None`: at its end.

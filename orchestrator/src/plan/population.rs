@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::targets::Links;
 use super::trace::Trace;
 use super::{Amount, StepEvent, join_time};
 
@@ -17,7 +18,7 @@ pub struct Population {
     /// All nodes of the run so far, with the first nodes that are still to join.
     nodes: u64,
     actions: u64,
-    /// Whether there was churn: the numbers are expected ones since.
+    /// Whether there was churn, or a step done to whom only the schedule knows: the numbers are expected ones since.
     churned: bool,
 }
 
@@ -94,7 +95,8 @@ impl Population {
                 self.nodes += u64::from(count);
                 count
             }
-            StepEvent::Leave(amount) | StepEvent::Kill(amount) => {
+            StepEvent::Leave(target) | StepEvent::Kill(target) => {
+                let Some(amount) = target.amount() else { return Ok(self.unknown()) };
                 let count = amount.of(self.up);
                 match count {
                     _ if count > self.up => return Err(Shortage::Up { wanted: count, up: self.up }),
@@ -104,7 +106,8 @@ impl Population {
                 self.down += count;
                 count
             }
-            StepEvent::Restart(amount) => {
+            StepEvent::Restart(target) => {
+                let Some(amount) = target.amount() else { return Ok(self.unknown()) };
                 let count = amount.of(self.down);
                 if !self.churned && (count > self.down || self.down == 0) {
                     return Err(Shortage::Down { wanted: count, down: self.down });
@@ -114,7 +117,8 @@ impl Population {
                 self.up += count;
                 count
             }
-            StepEvent::Pause { amount, .. } | StepEvent::Degrade { amount, .. } => {
+            StepEvent::Pause { target, .. } | StepEvent::Degrade { links: Links::Of(target), .. } => {
+                let Some(amount) = target.amount() else { return Ok(self.unknown()) };
                 let count = amount.of(self.up);
                 if count > self.up {
                     return Err(Shortage::Up { wanted: count, up: self.up });
@@ -123,6 +127,7 @@ impl Population {
                 count.saturating_mul(2)
             }
             // Each node has as many rules.
+            StepEvent::Degrade { links: Links::Between { .. }, .. } => self.up.saturating_mul(4),
             StepEvent::Partition { sides, .. } => self.up.saturating_mul(2 * sides.len() as u32),
             StepEvent::Heal => 0,
             StepEvent::Churn { churn, until } => {
@@ -138,6 +143,15 @@ impl Population {
         };
         self.actions += u64::from(count);
         Ok(count)
+    }
+
+    /// A step is done to whom only the schedule knows, with its hosts and ids: at most to all that run, with an end for each.
+    /// Where it takes all, the schedule says so.
+    fn unknown(&mut self) -> u32 {
+        self.churned = true;
+        let count = self.up.saturating_mul(2);
+        self.actions += u64::from(count);
+        count
     }
 
     fn trace(&mut self, trace: &Trace) -> u32 {
@@ -170,9 +184,9 @@ mod tests {
     fn steps_change_the_numbers() {
         let mut population = Population::new(10, Some(1.0));
         let second = Duration::from_secs;
-        assert_eq!(population.step(second(4), &StepEvent::Kill(Amount::Count(2))), Ok(2));
+        assert_eq!(population.step(second(4), &StepEvent::Kill(Amount::Count(2).into())), Ok(2));
         assert_eq!(population.up(), 3, "five have joined by then");
-        assert_eq!(population.step(second(9), &StepEvent::Restart(Amount::Share(0.5))), Ok(1));
+        assert_eq!(population.step(second(9), &StepEvent::Restart(Amount::Share(0.5).into())), Ok(1));
         assert_eq!(population.up(), 9);
         assert_eq!(population.step(second(9), &StepEvent::Join(Amount::Share(1.0))), Ok(9));
         assert_eq!((population.up(), population.nodes(), population.actions()), (18, 19, 22));
@@ -183,19 +197,19 @@ mod tests {
         let mut population = Population::new(10, None);
         let at = Duration::ZERO;
         assert_eq!(
-            population.step(at, &StepEvent::Kill(Amount::Count(11))),
+            population.step(at, &StepEvent::Kill(Amount::Count(11).into())),
             Err(Shortage::Up { wanted: 11, up: 10 })
         );
         assert_eq!(
-            population.step(at, &StepEvent::Leave(Amount::Share(1.0))),
+            population.step(at, &StepEvent::Leave(Amount::Share(1.0).into())),
             Err(Shortage::NobodyLeft { up: 10 })
         );
         assert_eq!(
-            population.step(at, &StepEvent::Restart(Amount::Share(0.5))),
+            population.step(at, &StepEvent::Restart(Amount::Share(0.5).into())),
             Err(Shortage::Down { wanted: 0, down: 0 })
         );
         assert_eq!(
-            population.step(at, &StepEvent::Leave(Amount::Share(0.01))),
+            population.step(at, &StepEvent::Leave(Amount::Share(0.01).into())),
             Ok(1),
             "at least one of some"
         );

@@ -8,8 +8,9 @@ use p2ps::config::Geometry;
 
 use super::churn::{Churn, End};
 use super::distribution::{Distribution, Size};
+use super::targets::{Links, Side};
 use super::units::{ShareRate, duration_text, share_text};
-use super::{Amount, Plan, Step, StepEvent, Workload};
+use super::{Plan, Step, StepEvent, Workload};
 
 /// The plan as YAML, with every default filled in. Read again it is the same plan.
 pub fn resolved_yaml(plan: &Plan) -> String {
@@ -33,6 +34,14 @@ fn write_plan(out: &mut String, plan: &Plan) -> std::fmt::Result {
         Some(rate) => writeln!(out, "join: {{rate: {rate}/s}}")?,
         None => writeln!(out, "join: at_once")?,
     }
+    if !plan.groups.is_empty() {
+        writeln!(out, "groups:")?;
+    }
+    for group in &plan.groups {
+        writeln!(out, "  {}: {}", group.name, group.members)?;
+    }
+    writeln!(out, "virtual_hosts: {}", plan.virtual_hosts)?;
+    writeln!(out, "faults: {{with: {}}}", plan.faults.as_str())?;
     writeln!(out, "workload:")?;
     for Workload::Lookup { rate } in &plan.workload {
         writeln!(out, "  - lookup: {{rate: {rate}/s, keys: uniform}}")?;
@@ -57,13 +66,6 @@ fn geometry_text(geometry: Geometry) -> String {
     }
 }
 
-pub(crate) fn amount_text(amount: Amount) -> String {
-    match amount {
-        Amount::Count(count) => count.to_string(),
-        Amount::Share(share) => share_text(share),
-    }
-}
-
 /// A step as plans write it, without its braces.
 fn step_text(step: &Step) -> String {
     let at = duration_text(step.at);
@@ -71,20 +73,21 @@ fn step_text(step: &Step) -> String {
         until.map_or_else(String::new, |until| format!(", {key}: {}", duration_text(until - step.at)))
     };
     match &step.event {
-        StepEvent::Join(amount) => format!("at: {at}, join: {}", amount_text(*amount)),
-        StepEvent::Leave(amount) => format!("at: {at}, leave: {}", amount_text(*amount)),
-        StepEvent::Kill(amount) => format!("at: {at}, kill: {}", amount_text(*amount)),
-        StepEvent::Restart(amount) => format!("at: {at}, restart: {}", amount_text(*amount)),
-        StepEvent::Pause { amount, until } => {
-            format!("at: {at}, pause: {}{}", amount_text(*amount), lasting("for", *until))
+        StepEvent::Join(amount) => format!("at: {at}, join: {amount}"),
+        StepEvent::Leave(target) => format!("at: {at}, leave: {target}"),
+        StepEvent::Kill(target) => format!("at: {at}, kill: {target}"),
+        StepEvent::Restart(target) => format!("at: {at}, restart: {target}"),
+        StepEvent::Pause { target, until } => {
+            format!("at: {at}, pause: {target}{}", lasting("for", *until))
         }
         StepEvent::Partition { sides, one_way, until } => {
             let one_way = if *one_way { ", one_way: true" } else { "" };
             format!("at: {at}, partition: {}{one_way}{}", sides_text(sides), lasting("heal_after", *until))
         }
-        StepEvent::Degrade { amount, shape, until } => {
+        StepEvent::Degrade { links, shape, until } => {
+            let one_way = if is_one_way(links) { ", one_way: true" } else { "" };
             let lasting = lasting("for", *until);
-            format!("at: {at}, degrade: {{nodes: {}{}}}{lasting}", amount_text(*amount), shape_text(shape))
+            format!("at: {at}, degrade: {{{links}{}}}{one_way}{lasting}", shape_text(shape))
         }
         StepEvent::Heal => format!("at: {at}, heal: all"),
         StepEvent::Churn { churn, until } => {
@@ -110,17 +113,18 @@ pub(crate) fn event_text(at: Duration, event: &StepEvent) -> String {
         until.map_or_else(String::new, |until| format!(" for {}", duration_text(until - at)))
     };
     match event {
-        StepEvent::Join(amount) => format!("join {}", amount_text(*amount)),
-        StepEvent::Leave(amount) => format!("leave {}", amount_text(*amount)),
-        StepEvent::Kill(amount) => format!("kill {}", amount_text(*amount)),
-        StepEvent::Restart(amount) => format!("restart {}", amount_text(*amount)),
-        StepEvent::Pause { amount, until } => format!("pause {}{}", amount_text(*amount), lasting(*until)),
+        StepEvent::Join(amount) => format!("join {amount}"),
+        StepEvent::Leave(target) => format!("leave {target}"),
+        StepEvent::Kill(target) => format!("kill {target}"),
+        StepEvent::Restart(target) => format!("restart {target}"),
+        StepEvent::Pause { target, until } => format!("pause {target}{}", lasting(*until)),
         StepEvent::Partition { sides, one_way, until } => {
             let one_way = if *one_way { " one way" } else { "" };
             format!("partition {}{one_way}{}", sides_text(sides), lasting(*until))
         }
-        StepEvent::Degrade { amount, shape, until } => {
-            format!("degrade {{nodes: {}{}}}{}", amount_text(*amount), shape_text(shape), lasting(*until))
+        StepEvent::Degrade { links, shape, until } => {
+            let one_way = if is_one_way(links) { " one way" } else { "" };
+            format!("degrade {{{links}{}}}{one_way}{}", shape_text(shape), lasting(*until))
         }
         StepEvent::Heal => "heal".to_owned(),
         StepEvent::Churn { churn, until } => {
@@ -133,8 +137,12 @@ pub(crate) fn event_text(at: Duration, event: &StepEvent) -> String {
     }
 }
 
-fn sides_text(sides: &[f64]) -> String {
-    format!("[{}]", sides.iter().map(|share| share_text(*share)).collect::<Vec<_>>().join(", "))
+fn sides_text(sides: &[Side]) -> String {
+    format!("[{}]", sides.iter().map(Side::to_string).collect::<Vec<_>>().join(", "))
+}
+
+fn is_one_way(links: &Links) -> bool {
+    matches!(links, Links::Between { one_way: true, .. })
 }
 
 /// Each part of it begins with a comma.

@@ -1,6 +1,7 @@
 //! The plan language as YAML has it. The comments here are what editors show; [`check`](super::check) says what may be.
 
 mod steps;
+mod targets;
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -8,11 +9,11 @@ use std::time::Duration;
 use p2ps::id::Ring;
 use schemars::generate::SchemaSettings;
 use schemars::transform::RecursiveTransform;
-use schemars::{JsonSchema, Schema, SchemaGenerator};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::decode::Field;
+use super::decode::{Field, OneOrMore};
 use super::expect::Expect;
 use super::units::{Name, Rate, Unit};
 
@@ -20,6 +21,7 @@ pub(crate) use self::steps::{
     RawChurn, RawDegrade, RawDistribution, RawEnd, RawHeal, RawPreset, RawShaped, RawSized, RawStep,
     RawTrace, RawTraceFormat,
 };
+pub(crate) use self::targets::{RawGroups, RawHosts, RawMembers, RawOfHosts, RawSide, RawTarget, RawWhom};
 
 /// The JSON Schema (draft 7, which editors know) of plans, as text.
 pub fn json_schema() -> String {
@@ -65,6 +67,13 @@ pub(crate) struct RawPlan {
     pub(crate) isolation: Option<RawIsolation>,
     /// How fast they join. Default: `{rate: 20/s}`.
     pub(crate) join: Option<RawJoin>,
+    /// Groups of nodes with names, that steps speak of: `edge: 20%` and `core: 10` are drawn by the seed among the nodes that join at
+    /// the start, `west: {hosts: [h1, h2]}` and `rack: {hosts: 2}` are all nodes of these hosts. No node is in two of them.
+    pub(crate) groups: Option<RawGroups>,
+    /// As so many hosts (`host1`, `host2`, …) the nodes count, in turn, where all of them run on one. Default: 1.
+    pub(crate) virtual_hosts: Option<Field<u32>>,
+    /// How faults of links are made. Default: `{with: node}`.
+    pub(crate) faults: Option<RawFaults>,
     /// What is asked of the network all along. Default: nothing.
     pub(crate) workload: Option<Vec<RawWorkload>>,
     /// What is done to the network, and when. Default: nothing.
@@ -160,6 +169,26 @@ pub(crate) enum RawJoin {
     Rate(Field<Rate>),
 }
 
+/// How faults of links are made.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "faults")]
+pub(crate) struct RawFaults {
+    /// What makes them. Default: node.
+    pub(crate) with: Option<RawFaultsWith>,
+}
+
+/// What makes faults of links.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "faults_with")]
+pub(crate) enum RawFaultsWith {
+    /// The nodes, where messages leave and come: needs no privilege, and can do everything.
+    Node,
+    /// The hosts' kernels, by packet filters (nftables): partitions between hosts. Agents need CAP_NET_ADMIN.
+    Kernel,
+}
+
 /// A stream of operations.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -200,5 +229,20 @@ impl<U: Unit> JsonSchema for Field<U> {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         U::schema()
+    }
+}
+
+impl<U: Unit, L: JsonSchema> JsonSchema for OneOrMore<U, L> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("{} or {}", U::KIND, L::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let more = generator.subschema_for::<L>();
+        json_schema!({"anyOf": [U::schema(), more]})
     }
 }

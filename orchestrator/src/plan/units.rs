@@ -42,7 +42,7 @@ pub(crate) trait Unit: Sized {
 }
 
 impl Refusal {
-    fn not<U: Unit>(text: &str) -> Refusal {
+    pub(super) fn not<U: Unit>(text: &str) -> Refusal {
         Refusal::new(format!("`{text}` is not {}", U::KIND), format!("write it like `{}`", U::EXAMPLE))
     }
 }

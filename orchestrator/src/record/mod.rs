@@ -78,7 +78,7 @@ mod tests {
     /// A plan of nothing in particular.
     pub(super) fn plan() -> Plan {
         let (name, duration) = ("test".to_owned(), std::time::Duration::from_secs(10));
-        let (net, workload, timeline, expect) = Default::default();
+        let (net, groups, faults, workload, timeline, expect) = Default::default();
         let isolation = Isolation::Process;
         Plan {
             name,
@@ -88,6 +88,9 @@ mod tests {
             nodes: 4,
             isolation,
             join_rate: None,
+            groups,
+            virtual_hosts: 1,
+            faults,
             workload,
             timeline,
             duration,

@@ -42,6 +42,8 @@ pub(super) enum Outgoing {
     Request(Box<Request>),
     /// Where all nodes are reached.
     Addresses(Arc<Vec<(NodeIndex, AccessPoint)>>),
+    /// That the kernel makes the faults, and where the nodes are then.
+    Kernel(Arc<Vec<(Id, AccessPoint)>>),
     /// The nodes of the schedule's groups, and its slice of the schedule.
     Slice(Arc<Schedule>),
 }
@@ -164,6 +166,7 @@ async fn write(
         let written = match outgoing {
             Outgoing::Request(request) => write_line(&mut input, &request).await,
             Outgoing::Addresses(nodes) => write_addresses(&mut input, &nodes).await,
+            Outgoing::Kernel(nodes) => write_kernel(&mut input, &nodes).await,
             Outgoing::Slice(schedule) => match write_groups(&mut input, &schedule).await {
                 Ok(()) => write_slice(&mut input, &schedule, host).await,
                 failed => failed,
@@ -187,6 +190,13 @@ async fn write_line(input: &mut Input, request: &Request) -> std::io::Result<()>
 async fn write_addresses(input: &mut Input, nodes: &[(NodeIndex, AccessPoint)]) -> std::io::Result<()> {
     for nodes in nodes.chunks(LIST_MAX) {
         write_line(input, &Request::Addresses { nodes: nodes.to_vec() }).await?;
+    }
+    Ok(())
+}
+
+async fn write_kernel(input: &mut Input, nodes: &[(Id, AccessPoint)]) -> std::io::Result<()> {
+    for nodes in nodes.chunks(LIST_MAX) {
+        write_line(input, &Request::Kernel { nodes: nodes.to_vec() }).await?;
     }
     Ok(())
 }

@@ -27,10 +27,11 @@ use super::process::ProcessIdentity;
 use super::{RunError, Status, Watcher};
 use crate::backend::Backend;
 use crate::check::{self, Verdict};
+use crate::plan::targets::FaultsWith;
 use crate::plan::{Plan, resolved_yaml};
 use crate::record::{Recorder, RunDirectory, RunRecord};
 use crate::report::{MetricsBoard, MetricsServer};
-use crate::schedule::{HostIndex, Schedule, schedule, write_jsonl};
+use crate::schedule::{self, HostIndex, Schedule, schedule, write_jsonl};
 
 /// How often nodes are sampled, in milliseconds.
 const SAMPLE_EVERY_MS: u64 = 1000;
@@ -149,7 +150,14 @@ async fn drive(
         return Err(RunError::TooFewHosts { ready: ready.len(), required, unusable });
     }
     write_manifest(&manifest, directory)?;
-    let schedule = Arc::new(schedule(&job.plan, ready.len() as u32));
+    let names = ready.iter().map(|host| host.name.clone()).collect();
+    let schedule = match schedule(&job.plan, schedule::Hosts::named(names)) {
+        Ok(schedule) => Arc::new(schedule),
+        Err(error) => {
+            end_early(&mut manifest, "no_schedule", directory)?;
+            return Err(error.into());
+        }
+    };
     if let Err(error) = check_room(schedule.nodes.len(), ready.len()) {
         end_early(&mut manifest, "too_many_nodes", directory)?;
         return Err(error);
@@ -446,6 +454,12 @@ impl<'a> Driver<'a> {
             }
             Effect::SendSchedule(host) => {
                 let addresses = Arc::new(self.machine.addresses());
+                if self.job.plan.faults == FaultsWith::Kernel {
+                    let id = |node| self.schedule.nodes.get(node as usize).map(|node| node.slot.id);
+                    let placed = addresses.iter().filter_map(|(node, at)| Some((id(*node)?, *at)));
+                    let placed = Arc::new(placed.collect());
+                    self.say(host, Outgoing::Kernel(placed))?;
+                }
                 self.say(host, Outgoing::Addresses(addresses))?;
                 self.say(host, Outgoing::Slice(Arc::clone(self.schedule)))
             }

@@ -27,7 +27,7 @@ use p2ps::agent::protocol::{NODES_MAX, PortRange};
 use crate::check::CheckError;
 use crate::record::{RecordError, Recorder, RunDirectory};
 use crate::report::ServeError;
-use crate::schedule::Schedule;
+use crate::schedule::{Schedule, ScheduleError};
 
 pub use driver::{Finished, Job, carry_out};
 pub use manifest::{HostManifest, Manifest};
@@ -138,6 +138,9 @@ pub enum RunError {
         /// How many nodes it would have.
         nodes: usize,
     },
+    /// The plan cannot be carried out on the hosts that there are.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
     /// Somebody interrupted the run before it had its hosts.
     #[error("the run was interrupted while its hosts were made ready")]
     InterruptedEarly,

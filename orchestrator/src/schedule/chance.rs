@@ -1,8 +1,6 @@
 //! Chance that is the same on every machine and in every version of our dependencies: ChaCha8's stream is a standard, and what is
 //! made of it is made here.
 
-use std::collections::BTreeSet;
-
 use p2ps::id::{Id, Ring};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -18,6 +16,8 @@ pub(crate) enum Stream {
     Vias,
     /// Whom the timeline's steps are done to.
     Targets,
+    /// Who is in the plan's groups.
+    Groups,
     /// What a step of the timeline draws for itself: the lengths of its churn, the nodes of its faults.
     Step(u64),
     /// When the operations of a workload are.
@@ -42,6 +42,7 @@ impl Chance {
             Stream::NodeSeeds => 2,
             Stream::Vias => 3,
             Stream::Targets => 4,
+            Stream::Groups => 5,
             // Behind those of the workloads.
             Stream::Step(step) => 8192 + step,
             // Workloads are few (WORKLOADS_MAX); 16 streams are kept for each.
@@ -65,20 +66,6 @@ impl Chance {
     pub(crate) fn id(&mut self, ring: Ring) -> Id {
         // Below 2^64 both factors fit, and the product's upper half is below max_size.
         Id(((u128::from(self.next_u64()) * ring.max_size()) >> 64) as u64)
-    }
-
-    /// `count` distinct ids of `ring`, which must have as many, in the order drawn.
-    pub(crate) fn distinct_ids(&mut self, ring: Ring, count: usize) -> Vec<Id> {
-        assert!(count as u128 <= ring.max_size(), "the plan has been checked: its nodes fit on its ring");
-        let mut seen = BTreeSet::new();
-        let mut ids = Vec::with_capacity(count);
-        while ids.len() < count {
-            let id = self.id(ring);
-            if seen.insert(id) {
-                ids.push(id);
-            }
-        }
-        ids
     }
 
     /// `count` of `among` (all of them where it has no more), without repetition, in the order drawn.
@@ -117,14 +104,6 @@ impl Chance {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_full_ring_can_be_drawn() {
-        let ring = Ring::new(64).unwrap();
-        let mut ids = Chance::new(7, Stream::Ids).distinct_ids(ring, 64);
-        ids.sort_unstable();
-        assert_eq!(ids, (0..64).map(Id).collect::<Vec<_>>());
-    }
 
     #[test]
     fn ids_lie_on_the_largest_ring_too() {

@@ -138,7 +138,7 @@ impl Churns {
     }
 }
 
-impl Drawing<'_> {
+impl Drawing<'_, '_> {
     /// Begins a churn, and returns the nodes that it has in its hands.
     pub(super) fn begin_churn(
         &mut self,

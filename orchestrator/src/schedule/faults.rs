@@ -5,17 +5,21 @@
 //! add up (the larger jitter gives its distribution), each loses its share of what the others leave, the least bandwidth counts, and
 //! what one partition cuts is cut.
 //!
-//! A rule lives in the node's process: one that starts while a fault is under way is told at its start. Who is not up when a partition
-//! begins is, when it starts, on the side of the first node that it joins by. At the run's end everything is healed.
+//! Agents keep the rules of nodes that end, for when they start again; a node that starts for the first time while a fault is under
+//! way is told at its start. Who is not up when a partition of shares begins is, when it starts, on the side of the first node that it
+//! joins by; groups and hosts have their nodes whenever these run. At the run's end everything is healed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use p2ps::agent::protocol::{Action, ActionKind, GroupIndex, NodeIndex, ShapeRule};
 use p2ps::com::shaping::{Cut, LinkShape};
 
+use super::cast::Cast;
 use super::chance::{Chance, Stream};
 use super::membership::{Membership, count_text};
-use super::{Phase, micros};
+use super::sides::{self, BOTH, FIRST, NO_SIDE, SECOND};
+use super::{Phase, ScheduleError, micros};
+use crate::plan::targets::Links;
 use crate::plan::{Plan, StepEvent};
 
 /// What the faults of a plan come to.
@@ -28,12 +32,16 @@ pub(crate) struct Faults {
 }
 
 /// Draws the faults of links of `plan`.
-pub(crate) fn draw(plan: &Plan, membership: &Membership) -> Faults {
-    let mut episodes = Vec::new();
-    let mut phases = Vec::new();
+pub(super) fn draw(
+    plan: &Plan,
+    membership: &Membership,
+    cast: &mut Cast<'_>,
+) -> Result<Faults, ScheduleError> {
+    let mut drawing = Drawing { plan, membership, cast, episodes: Vec::new(), phases: Vec::new() };
     for (number, up) in &membership.up_at {
-        episode(plan, membership, *number, up, &mut episodes, &mut phases);
+        drawing.step(*number, up)?;
     }
+    let Drawing { episodes, phases, .. } = drawing;
     let mut shaping = Shaping { is_up: vec![false; membership.nodes as usize], ..Shaping::default() };
     let mut moments: BTreeSet<u64> =
         episodes.iter().flat_map(|episode| [episode.from_us, episode.until_us]).collect();
@@ -50,7 +58,7 @@ pub(crate) fn draw(plan: &Plan, membership: &Membership) -> Faults {
     for action in starts.filter(|action| action.at_us <= end_us) {
         shaping.follow(action, u64::MAX);
     }
-    Faults { actions: shaping.actions, phases, groups: shaping.groups.lists }
+    Ok(Faults { actions: shaping.actions, phases, groups: shaping.groups.lists })
 }
 
 /// A fault of links, while it lasts: `[from_us, until_us)`.
@@ -61,99 +69,93 @@ struct Episode {
 }
 
 enum Fault {
+    /// Nodes on different sides cannot reach each other.
     Partition {
         /// The side of each node that ever runs.
         sides: Vec<u8>,
         one_way: bool,
     },
-    Degrade {
+    /// What these nodes send to anybody is degraded.
+    Of {
         /// In rising order.
         nodes: Vec<NodeIndex>,
         shape: LinkShape,
     },
+    /// What the nodes at two ends send each other is degraded.
+    Between {
+        /// The end of each node that ever runs.
+        ends: Vec<u8>,
+        one_way: bool,
+        shape: LinkShape,
+    },
 }
 
-/// Draws the episode that step `number` begins, or ends those that it heals.
-fn episode(
-    plan: &Plan,
-    membership: &Membership,
-    number: usize,
-    up: &[NodeIndex],
-    episodes: &mut Vec<Episode>,
-    phases: &mut Vec<Phase>,
-) {
-    let Some(step) = plan.timeline.get(number) else { return };
-    let (at_us, end_us) = (micros(step.at), micros(plan.duration));
-    let mut chance = Chance::new(plan.seed, Stream::Step(number as u64));
-    let (fault, nodes, until) = match &step.event {
-        StepEvent::Partition { sides, one_way, until } => {
-            let drawn = draw_sides(&mut chance, sides, up, membership, at_us);
-            let counts: Vec<String> = (0..sides.len())
-                .map(|side| {
-                    up.iter().filter(|node| usize::from(drawn[**node as usize]) == side).count().to_string()
-                })
-                .collect();
-            let text = format!("{} ({} nodes)", step.text, counts.join(" and "));
-            phases.push(Phase { at_us, text, nodes: up.to_vec() });
-            (Fault::Partition { sides: drawn, one_way: *one_way }, up.to_vec(), *until)
-        }
-        StepEvent::Degrade { amount, shape, until } => {
-            let mut nodes = chance.sample(up.to_vec(), amount.of(up.len() as u32) as usize);
-            nodes.sort_unstable();
-            let text = format!("{} ({})", step.text, count_text(nodes.len()));
-            phases.push(Phase { at_us, text, nodes: nodes.clone() });
-            (Fault::Degrade { nodes: nodes.clone(), shape: *shape }, nodes, *until)
-        }
-        _ => {
-            for episode in episodes.iter_mut().filter(|episode| episode.until_us > at_us) {
-                episode.until_us = at_us;
+/// What the plan's steps come to.
+struct Drawing<'a, 'c, 'p> {
+    plan: &'a Plan,
+    membership: &'a Membership,
+    cast: &'c mut Cast<'p>,
+    episodes: Vec<Episode>,
+    phases: Vec<Phase>,
+}
+
+impl Drawing<'_, '_, '_> {
+    /// Draws the episode that step `number` begins while the nodes of `up` are up, or ends those that it heals.
+    fn step(&mut self, number: usize, up: &[NodeIndex]) -> Result<(), ScheduleError> {
+        let Some(step) = self.plan.timeline.get(number) else { return Ok(()) };
+        let at_us = micros(step.at);
+        let mut chance = Chance::new(self.plan.seed, Stream::Step(number as u64));
+        let (fault, nodes, until, who) = match &step.event {
+            StepEvent::Partition { sides: said, one_way, until } => {
+                let sides = sides::sides_of(&mut chance, said, up, self.membership, at_us, self.cast)?;
+                let who = counts(up, &sides, said.len() as u8);
+                (Fault::Partition { sides, one_way: *one_way }, up.to_vec(), *until, who)
             }
-            // What would have healed later has healed.
-            phases.retain(|phase| phase.at_us <= at_us);
-            phases.push(Phase { at_us, text: step.text.clone(), nodes: Vec::new() });
-            return;
+            StepEvent::Degrade { links: Links::Of(target), shape, until } => {
+                let nodes = self.cast.choose(&mut chance, target, up.to_vec(), up)?;
+                let who = count_text(nodes.len());
+                (Fault::Of { nodes: nodes.clone(), shape: *shape }, nodes, *until, who)
+            }
+            StepEvent::Degrade { links: Links::Between { first, second, one_way }, shape, until } => {
+                let ends = sides::ends_of(&mut chance, first, second, self.membership.nodes, self.cast)?;
+                let mut nodes = up.to_vec();
+                nodes.retain(|node| ends[*node as usize] != NO_SIDE);
+                let who = count_text(nodes.len());
+                (Fault::Between { ends, one_way: *one_way, shape: *shape }, nodes, *until, who)
+            }
+            _ => {
+                self.heal(at_us, &step.text);
+                return Ok(());
+            }
+        };
+        self.phases.push(Phase { at_us, text: format!("{} ({who})", step.text), nodes: nodes.clone() });
+        let end_us = micros(self.plan.duration);
+        let until_us = until.map_or(end_us, micros);
+        if until_us < end_us {
+            self.phases.push(Phase { at_us: until_us, text: format!("{} heals", step.text), nodes });
         }
-    };
-    let until_us = until.map_or(end_us, micros);
-    if until_us < end_us {
-        phases.push(Phase { at_us: until_us, text: format!("{} heals", step.text), nodes });
+        self.episodes.push(Episode { from_us: at_us, until_us, fault });
+        Ok(())
     }
-    episodes.push(Episode { from_us: at_us, until_us, fault });
+
+    fn heal(&mut self, at_us: u64, text: &str) {
+        for episode in self.episodes.iter_mut().filter(|episode| episode.until_us > at_us) {
+            episode.until_us = at_us;
+        }
+        // What would have healed later has healed.
+        self.phases.retain(|phase| phase.at_us <= at_us);
+        self.phases.push(Phase { at_us, text: text.to_owned(), nodes: Vec::new() });
+    }
 }
 
-/// The side of each node: of those that are up exactly the shares; of the others by whom they join by.
-fn draw_sides(
-    chance: &mut Chance,
-    shares: &[f64],
-    up: &[NodeIndex],
-    membership: &Membership,
-    at_us: u64,
-) -> Vec<u8> {
-    let mut sides: Vec<Option<u8>> = vec![None; membership.nodes as usize];
-    let shuffled = chance.sample(up.to_vec(), up.len());
-    let mut bounds = shares.iter().scan(0.0, |sum, share| {
-        *sum += share;
-        Some((*sum * up.len() as f64).round() as usize)
-    });
-    let (mut side, mut bound) = (0u8, bounds.next().unwrap_or(up.len()));
-    for (place, node) in shuffled.iter().enumerate() {
-        while place >= bound {
-            // The last bound is all of them.
-            let Some(next) = bounds.next() else { break };
-            (side, bound) = (side + 1, next);
-        }
-        sides[*node as usize] = Some(side);
+/// How many of `up` are on each side: `24 and 24 nodes`, and perhaps `, 3 on none`.
+fn counts(up: &[NodeIndex], drawn: &[u8], sides: u8) -> String {
+    let on = |side: u8| up.iter().filter(|node| drawn[**node as usize] == side).count();
+    let counts: Vec<String> = (0..sides).map(|side| on(side).to_string()).collect();
+    match on(NO_SIDE) {
+        0 => format!("{} nodes", counts.join(" and ")),
+        none => format!("{} nodes, {none} on no side", counts.join(" and ")),
     }
-    let later = membership.actions.iter().filter(|action| action.at_us >= at_us);
-    for action in later {
-        if let ActionKind::Spawn { via } = &action.kind
-            && sides[action.node as usize].is_none()
-        {
-            let by = via.first().and_then(|via| sides[*via as usize]);
-            sides[action.node as usize] = by.or(Some(0));
-        }
-    }
-    sides.into_iter().map(|side| side.unwrap_or(0)).collect()
 }
 
 /// The groups of the whole run, each once.
@@ -176,27 +178,38 @@ impl Groups {
 /// The faults of one moment.
 #[derive(Default)]
 struct At {
-    /// Each group with the sides that it is on, of each partition under way.
+    /// Each group with where it is in each of `parting`.
     groups: Vec<(GroupIndex, Vec<u8>)>,
-    /// The sides of each node.
-    sides: Vec<Vec<u8>>,
-    one_way: Vec<bool>,
+    /// The same of each node.
+    places: Vec<Vec<u8>>,
+    /// The faults that tell groups apart.
+    parting: Vec<Parting>,
     /// What is done to all that a node sends.
     shapes: BTreeMap<NodeIndex, LinkShape>,
 }
 
+/// What is done between nodes, by where they are.
+enum Parting {
+    /// On sides.
+    Partition { one_way: bool },
+    /// At ends.
+    Between { one_way: bool, shape: LinkShape },
+}
+
 impl At {
     fn new(episodes: &[Episode], now_us: u64, nodes: u32, groups: &mut Groups) -> At {
-        let mut at = At { sides: vec![Vec::new(); nodes as usize], ..At::default() };
+        let mut at = At { places: vec![Vec::new(); nodes as usize], ..At::default() };
         for episode in
             episodes.iter().filter(|episode| episode.from_us <= now_us && now_us < episode.until_us)
         {
             match &episode.fault {
                 Fault::Partition { sides, one_way } => {
-                    at.sides.iter_mut().zip(sides).for_each(|(all, side)| all.push(*side));
-                    at.one_way.push(*one_way);
+                    at.part(sides, Parting::Partition { one_way: *one_way })
                 }
-                Fault::Degrade { nodes, shape } => {
+                Fault::Between { ends, one_way, shape } => {
+                    at.part(ends, Parting::Between { one_way: *one_way, shape: *shape });
+                }
+                Fault::Of { nodes, shape } => {
                     for node in nodes {
                         let combined = at.shapes.get(node).map_or(*shape, |other| combined(*other, *shape));
                         at.shapes.insert(*node, combined);
@@ -204,26 +217,43 @@ impl At {
                 }
             }
         }
-        if at.one_way.is_empty() && at.shapes.is_empty() {
+        if at.parting.is_empty() && at.shapes.is_empty() {
             return at;
         }
         let mut lists: BTreeMap<Vec<u8>, Vec<NodeIndex>> = BTreeMap::new();
-        for (sides, node) in at.sides.iter().zip(0..) {
-            lists.entry(sides.clone()).or_default().push(node);
+        for (places, node) in at.places.iter().zip(0..) {
+            lists.entry(places.clone()).or_default().push(node);
         }
-        at.groups = lists.into_iter().map(|(sides, nodes)| (groups.index(nodes), sides)).collect();
+        at.groups = lists.into_iter().map(|(places, nodes)| (groups.index(nodes), places)).collect();
         at
+    }
+
+    fn part(&mut self, places: &[u8], parting: Parting) {
+        self.places.iter_mut().zip(places).for_each(|(all, place)| all.push(*place));
+        self.parting.push(parting);
     }
 
     /// What `node` does to what it sends.
     fn rules(&self, node: NodeIndex) -> Vec<ShapeRule> {
-        let Some(own) = self.sides.get(node as usize) else { return Vec::new() };
-        let shape = self.shapes.get(&node).copied().unwrap_or_default();
-        let rules = self.groups.iter().map(|(to, sides)| {
-            let (mut sends, mut hears) = (true, true);
-            for ((own, other), one_way) in own.iter().zip(sides).zip(&self.one_way) {
-                sends &= own == other || (*one_way && own > other);
-                hears &= own == other || (*one_way && own < other);
+        let Some(own) = self.places.get(node as usize) else { return Vec::new() };
+        let of_node = self.shapes.get(&node).copied().unwrap_or_default();
+        let rules = self.groups.iter().map(|(to, others)| {
+            let (mut shape, mut sends, mut hears) = (of_node, true, true);
+            for ((own, other), parting) in own.iter().zip(others).zip(&self.parting) {
+                match parting {
+                    Parting::Partition { one_way } => {
+                        let apart = own != other && *own != NO_SIDE && *other != NO_SIDE;
+                        sends &= !apart || (*one_way && own > other);
+                        hears &= !apart || (*one_way && own < other);
+                    }
+                    Parting::Between { one_way, shape: between } => {
+                        let goes =
+                            |from: u8, to: u8| matches!(from, FIRST | BOTH) && matches!(to, SECOND | BOTH);
+                        if goes(*own, *other) || (!one_way && goes(*other, *own)) {
+                            shape = combined(shape, *between);
+                        }
+                    }
+                }
             }
             let cut = match (sends, hears) {
                 (true, true) => Cut::None,
@@ -256,13 +286,14 @@ fn combined(a: LinkShape, b: LinkShape) -> LinkShape {
     }
 }
 
-/// What each node that is up has been told.
+/// What each node has been told. Its agent lets that stand when the node ends, and for when it starts again: so one that is down
+/// is told too when it changes.
 #[derive(Default)]
 struct Shaping {
     actions: Vec<Action>,
     groups: Groups,
     is_up: Vec<bool>,
-    /// Rules that hold, of those nodes that have some.
+    /// Rules that stand, of those nodes that have some.
     rules: BTreeMap<NodeIndex, Vec<ShapeRule>>,
     now: At,
 }
@@ -279,7 +310,6 @@ impl Shaping {
             }
             ActionKind::Kill | ActionKind::Leave => {
                 self.is_up[action.node as usize] = false;
-                self.rules.remove(&action.node);
             }
             _ => {}
         }
@@ -289,7 +319,7 @@ impl Shaping {
     fn turn(&mut self, at_us: u64, now: At) {
         self.now = now;
         for node in 0..self.is_up.len() as NodeIndex {
-            if self.is_up[node as usize] {
+            if self.is_up[node as usize] || self.rules.contains_key(&node) {
                 self.tell(at_us, node);
             }
         }

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use p2ps::agent::protocol::{Action, ActionKind, NodeIndex};
 
+use super::cast::Cast;
 use super::chance::{Chance, Stream};
 use super::churn::Churns;
-use super::{Phase, micros};
-use crate::plan::{Amount, NODES_MAX, Plan, Step, StepEvent, join_time};
+use super::{Phase, ScheduleError, micros};
+use crate::plan::targets::Target;
+use crate::plan::{NODES_MAX, Plan, Step, StepEvent, duration_text, join_time};
 
 /// The most nodes that a joining node is told of.
 pub const VIA_MAX: usize = 3;
@@ -28,10 +30,11 @@ pub(crate) struct Membership {
 }
 
 /// Draws the membership of `plan`.
-pub(crate) fn draw(plan: &Plan) -> Membership {
+pub(super) fn draw<'a>(plan: &'a Plan, cast: &mut Cast<'a>) -> Result<Membership, ScheduleError> {
     let up_at = BTreeMap::new();
     let mut drawing = Drawing {
         plan,
+        cast,
         end_us: micros(plan.duration),
         vias: Chance::new(plan.seed, Stream::Vias),
         targets: Chance::new(plan.seed, Stream::Targets),
@@ -48,13 +51,13 @@ pub(crate) fn draw(plan: &Plan) -> Membership {
     };
     for (number, step) in plan.timeline.iter().enumerate() {
         drawing.go_on_until(micros(step.at));
-        drawing.step(number, step);
+        drawing.step(number, step)?;
     }
     drawing.go_on_until(drawing.end_us);
     drawing.end();
     drawing.membership.phases.sort_by_key(|phase| phase.at_us);
     drawing.membership.nodes = drawing.nodes;
-    drawing.membership
+    Ok(drawing.membership)
 }
 
 fn first_phase(plan: &Plan) -> Phase {
@@ -66,8 +69,9 @@ fn first_phase(plan: &Plan) -> Phase {
     }
 }
 
-pub(super) struct Drawing<'a> {
+pub(super) struct Drawing<'a, 'c> {
     pub(super) plan: &'a Plan,
+    cast: &'c mut Cast<'a>,
     end_us: u64,
     vias: Chance,
     targets: Chance,
@@ -91,7 +95,7 @@ pub(super) struct Drawing<'a> {
     membership: Membership,
 }
 
-impl Drawing<'_> {
+impl Drawing<'_, '_> {
     /// All nodes that are up, in the order of their starts.
     pub(super) fn nodes_up(&self) -> Vec<NodeIndex> {
         self.up.iter().map(|(.., node)| *node).collect()
@@ -148,7 +152,7 @@ impl Drawing<'_> {
         }
     }
 
-    fn step(&mut self, number: usize, step: &Step) {
+    fn step(&mut self, number: usize, step: &Step) -> Result<(), ScheduleError> {
         let at_us = micros(step.at);
         let stream = number as u64;
         let drawn = match &step.event {
@@ -157,23 +161,28 @@ impl Drawing<'_> {
                 let drawn: Vec<NodeIndex> = (0..count).map_while(|_| self.new_node()).collect();
                 self.start_all(at_us, drawn)
             }
-            StepEvent::Leave(amount) => self.stop_some(at_us, *amount, &ActionKind::Leave),
-            StepEvent::Kill(amount) => self.stop_some(at_us, *amount, &ActionKind::Kill),
-            StepEvent::Restart(amount) => {
+            StepEvent::Leave(target) => self.stop_some(step, stream, target, &ActionKind::Leave)?,
+            StepEvent::Kill(target) => self.stop_some(step, stream, target, &ActionKind::Kill)?,
+            StepEvent::Restart(Target::Some(amount)) => {
                 let count = amount.of(self.down.len() as u32) as usize;
                 let drawn = self.targets.sample(self.down.clone(), count);
                 self.start_all(at_us, drawn)
             }
-            StepEvent::Pause { amount, until } => self.pause(at_us, stream, *amount, until.map(micros)),
+            StepEvent::Restart(target) => {
+                let down = self.down.clone();
+                let drawn = self.choose(stream, target, down)?;
+                self.start_all(at_us, drawn)
+            }
+            StepEvent::Pause { target, until } => self.pause(at_us, stream, target, until.map(micros))?,
             StepEvent::Heal => {
                 self.membership.up_at.insert(number, Vec::new());
-                return;
+                return Ok(());
             }
             StepEvent::Partition { .. } | StepEvent::Degrade { .. } => {
                 let mut up = self.nodes_up();
                 up.sort_unstable();
                 self.membership.up_at.insert(number, up);
-                return;
+                return Ok(());
             }
             StepEvent::Churn { churn, until } => {
                 let until_us = micros(*until);
@@ -192,6 +201,19 @@ impl Drawing<'_> {
             (_, text) => format!("{text} node{}", if drawn.len() == 1 { "" } else { "s" }),
         };
         self.phase(at_us, text, drawn);
+        Ok(())
+    }
+
+    /// Those of `among` that `target` means.
+    fn choose(
+        &mut self,
+        stream: u64,
+        target: &Target,
+        among: Vec<NodeIndex>,
+    ) -> Result<Vec<NodeIndex>, ScheduleError> {
+        let mut chance = Chance::new(self.plan.seed, Stream::Step(stream));
+        let up = self.nodes_up();
+        self.cast.choose(&mut chance, target, among, &up)
     }
 
     fn phase(&mut self, at_us: u64, text: String, nodes: Vec<NodeIndex>) {
@@ -214,28 +236,47 @@ impl Drawing<'_> {
     }
 
     /// Ends nodes: as many as the plan says or, after churn, as there are; one stays in any case.
-    fn stop_some(&mut self, at_us: u64, amount: Amount, kind: &ActionKind) -> Vec<NodeIndex> {
-        let count = amount.of(self.up.len() as u32).min((self.up.len() as u32).saturating_sub(1));
+    fn stop_some(
+        &mut self,
+        step: &Step,
+        stream: u64,
+        target: &Target,
+        kind: &ActionKind,
+    ) -> Result<Vec<NodeIndex>, ScheduleError> {
         let mut among = self.nodes_up();
         if *kind == ActionKind::Leave {
             among.retain(|node| !self.paused.contains(node));
         }
-        let mut drawn = self.targets.sample(among, count as usize);
-        drawn.sort_unstable();
+        let drawn = match target {
+            Target::Some(amount) => {
+                let up = self.up.len() as u32;
+                let mut drawn = self.targets.sample(among, amount.of(up).min(up.saturating_sub(1)) as usize);
+                drawn.sort_unstable();
+                drawn
+            }
+            target => self.choose(stream, target, among)?,
+        };
+        if drawn.len() == self.up.len() {
+            let (at, step) = (duration_text(step.at), step.text.clone());
+            return Err(ScheduleError::NobodyLeft { step, at, up: drawn.len() });
+        }
         for node in &drawn {
             self.churns.release(*node);
         }
-        self.stop(at_us, &drawn, kind);
-        drawn
+        self.stop(micros(step.at), &drawn, kind);
+        Ok(drawn)
     }
 
-    fn pause(&mut self, at_us: u64, stream: u64, amount: Amount, until_us: Option<u64>) -> Vec<NodeIndex> {
-        let count = amount.of(self.up.len() as u32) as usize;
+    fn pause(
+        &mut self,
+        at_us: u64,
+        stream: u64,
+        target: &Target,
+        until_us: Option<u64>,
+    ) -> Result<Vec<NodeIndex>, ScheduleError> {
         let mut among = self.nodes_up();
-        among.sort_unstable();
         among.retain(|node| !self.paused.contains(node));
-        let mut drawn = Chance::new(self.plan.seed, Stream::Step(stream)).sample(among, count);
-        drawn.sort_unstable();
+        let drawn = self.choose(stream, target, among)?;
         for node in &drawn {
             self.act(at_us, *node, ActionKind::Pause);
             self.paused.insert(*node);
@@ -246,7 +287,7 @@ impl Drawing<'_> {
         if let Some(until_us) = until_us {
             self.phase(until_us, "resume".to_owned(), drawn.clone());
         }
-        drawn
+        Ok(drawn)
     }
 
     /// A stopped node goes on, if its life is still the one that began with its start number `start`.

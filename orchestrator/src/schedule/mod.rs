@@ -1,20 +1,25 @@
 //! The schedule: everything that a run will do, as data, before anything is done. A pure function of the plan (with its
-//! seed) and the number of hosts.
+//! seed) and the hosts' names.
 
+mod cast;
 mod chance;
 mod churn;
 mod faults;
 mod jsonl;
 mod lengths;
 mod membership;
+mod sides;
 mod workload;
 
 use p2ps::agent::protocol::{Action, ActionKind, NodeIndex, NodeSlot};
 use serde::Serialize;
 
+use self::cast::Cast;
 use self::chance::{Chance, Stream};
-use crate::plan::{Plan, Workload};
+use crate::plan::targets::FaultsWith;
+use crate::plan::{Plan, Step, StepEvent, Workload};
 
+pub use self::cast::Hosts;
 pub use self::jsonl::{JsonlError, LINE_BYTES_MAX, read_jsonl, write_jsonl};
 pub use self::membership::VIA_MAX;
 pub use self::workload::{DRAIN_US, SETTLING_US};
@@ -59,23 +64,99 @@ pub struct Phase {
     pub nodes: Vec<NodeIndex>,
 }
 
-/// Makes the schedule of `plan` on `hosts` hosts (0 counts as 1).
+/// Why a plan cannot be carried out on the hosts that there are.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ScheduleError {
+    /// The plan names a host that the run does not have.
+    #[error("the run has no host called {host}: it has {}", some_of(hosts))]
+    UnknownHost {
+        /// That host.
+        host: String,
+        /// Those that the run has.
+        hosts: Vec<String>,
+    },
+    /// There are not as many hosts.
+    #[error(
+        "{wanted} hosts are wanted, {left} are left: take fewer, run on more, or let nodes count as more hosts (virtual_hosts: 8)"
+    )]
+    TooFewHosts {
+        /// So many are wanted.
+        wanted: u32,
+        /// So many there are, but for those that were taken already.
+        left: u32,
+    },
+    /// Groups of hosts leave too few nodes for a group.
+    #[error(
+        "the group {group} wants {wanted} nodes, but groups of hosts leave {left}: take fewer nodes or hosts"
+    )]
+    GroupTooLarge {
+        /// The group.
+        group: String,
+        /// So many are wanted.
+        wanted: u32,
+        /// So many are left.
+        left: u32,
+    },
+    /// A step ends all nodes.
+    #[error("`{step}` at {at} takes all {up} nodes that are up then: no network is left that one could join")]
+    NobodyLeft {
+        /// The step.
+        step: String,
+        /// When it is.
+        at: String,
+        /// So many are up.
+        up: usize,
+    },
+    /// Two sides of a partition have a node in common.
+    #[error(
+        "node {node} is on two sides of one partition: part groups, or hosts, but not groups from hosts with their nodes"
+    )]
+    Overlap {
+        /// That node.
+        node: NodeIndex,
+    },
+    /// Kernels part hosts, and all nodes are on one.
+    #[error(
+        "faults: {{with: kernel}} parts hosts, but all nodes of this run are on one: run on more, or take with: node"
+    )]
+    OneHost,
+}
+
+/// The most names that an error lists.
+const NAMES_LISTED_MAX: usize = 12;
+
+fn some_of(names: &[String]) -> String {
+    let mut text = names[..names.len().min(NAMES_LISTED_MAX)].join(", ");
+    if names.len() > NAMES_LISTED_MAX {
+        text.push_str(&format!(" and {} more", names.len() - NAMES_LISTED_MAX));
+    }
+    text
+}
+
+/// Makes the schedule of `plan` on `hosts`: on so many, or on those with names.
 ///
 /// The nodes go round the hosts in turn. Who is drawn for what comes from the plan's seed, from a stream of its own for each
-/// purpose: another workload does not change who is killed, nor do more hosts.
-pub fn schedule(plan: &Plan, hosts: u32) -> Schedule {
-    let membership = membership::draw(plan);
-    let (mut ids, mut seeds) =
-        (Chance::new(plan.seed, Stream::Ids), Chance::new(plan.seed, Stream::NodeSeeds));
-    let ids = ids.distinct_ids(plan.net.ring(), membership.nodes as usize);
-    let nodes = ids.into_iter().zip(0..).map(|(id, node)| PlacedNode {
+/// purpose: another workload does not change who is killed, nor do more hosts, unless the plan speaks of hosts.
+///
+/// # Errors
+/// [`ScheduleError`], where the plan speaks of hosts that are not there, or asks more of them than they have.
+pub fn schedule(plan: &Plan, hosts: impl Into<Hosts>) -> Result<Schedule, ScheduleError> {
+    let hosts: Hosts = hosts.into();
+    let parts = |step: &Step| matches!(step.event, StepEvent::Partition { .. });
+    if plan.faults == FaultsWith::Kernel && hosts.count() == 1 && plan.timeline.iter().any(parts) {
+        return Err(ScheduleError::OneHost);
+    }
+    let mut cast = Cast::new(plan, &hosts)?;
+    let membership = membership::draw(plan, &mut cast)?;
+    let mut seeds = Chance::new(plan.seed, Stream::NodeSeeds);
+    let nodes = cast.ids(membership.nodes).into_iter().zip(0..).map(|(id, node)| PlacedNode {
         slot: NodeSlot { node, id, seed: seeds.next_u64() },
-        host: node % hosts.max(1),
+        host: node % hosts.count(),
     });
     let nodes = nodes.collect();
 
     let end_us = micros(plan.duration);
-    let mut faults = faults::draw(plan, &membership);
+    let mut faults = faults::draw(plan, &membership, &mut cast)?;
     let mut phases = membership.phases;
     phases.append(&mut faults.phases);
     phases.sort_by_key(|phase| phase.at_us);
@@ -104,7 +185,7 @@ pub fn schedule(plan: &Plan, hosts: u32) -> Schedule {
             operations += 1;
         }
     }
-    Schedule { nodes, actions, phases, groups: faults.groups, operations, end_us }
+    Ok(Schedule { nodes, actions, phases, groups: faults.groups, operations, end_us })
 }
 
 fn micros(length: std::time::Duration) -> u64 {

@@ -7,17 +7,18 @@ use p2ps::com::shaping::{Distribution as Shaped, LinkShape};
 
 use super::{At, Checker};
 use crate::plan::churn::{Churn, End, Preset};
-use crate::plan::decode::Field;
+use crate::plan::decode::{Field, OneOrMore};
 use crate::plan::distribution::{Distribution, Size};
 use crate::plan::document::ValueIndex;
 use crate::plan::resolved::event_text;
 use crate::plan::schema::{
-    RawChurn, RawDegrade, RawDistribution, RawEnd, RawHeal, RawPreset, RawShaped, RawSized, RawStep,
-    RawTrace, RawTraceFormat,
+    RawChurn, RawDegrade, RawDistribution, RawEnd, RawHeal, RawPreset, RawShaped, RawSide, RawSized, RawStep,
+    RawTarget, RawTrace, RawTraceFormat,
 };
+use crate::plan::targets::{Links, Target};
 use crate::plan::trace::{Format, Playing, Trace};
 use crate::plan::units::{ByteRate, FileName, Number, Share, ShareRate};
-use crate::plan::{Amount, SIDES_MAX, STEPS_MAX, Step, StepEvent};
+use crate::plan::{Amount, STEPS_MAX, Step, StepEvent};
 
 /// The shapes that distributions may have.
 const SHAPES: std::ops::RangeInclusive<f64> = 0.1..=100.0;
@@ -97,10 +98,15 @@ impl Checker<'_> {
     ) -> Option<StepEvent> {
         let at_or_start = at.unwrap_or_default();
         let event = match thing {
-            Thing::Amount(field, event) => event(self.read(field)?),
-            Thing::Pause(field) => {
-                let (amount, until) = (self.read(field), self.until(at_or_start, raw.length.as_ref()));
-                StepEvent::Pause { amount: amount?, until: until? }
+            Thing::Join(field) => StepEvent::Join(self.read(field)?),
+            Thing::Target(target, event) => {
+                let can_have_roles = raw.restart.is_none();
+                event(self.target(target, can_have_roles, index)?)
+            }
+            Thing::Pause(target) => {
+                let target = self.target(target, true, index);
+                let until = self.until(at_or_start, raw.length.as_ref());
+                StepEvent::Pause { target: target?, until: until? }
             }
             Thing::Partition(sides) => {
                 let sides = self.sides(sides, index);
@@ -109,10 +115,10 @@ impl Checker<'_> {
                 StepEvent::Partition { sides: sides?, one_way: one_way?, until: until? }
             }
             Thing::Degrade(degrade) => {
-                let amount = self.read_or(degrade.nodes.as_ref(), Amount::Share(1.0));
+                let links = self.links(raw, degrade, index);
                 let shape = self.shape(degrade, index);
                 let until = self.until(at_or_start, raw.length.as_ref());
-                StepEvent::Degrade { amount: amount?, shape: shape?, until: until? }
+                StepEvent::Degrade { links: links?, shape: shape?, until: until? }
             }
             Thing::Heal(RawHeal::All) => StepEvent::Heal,
             Thing::Churn(churn) => {
@@ -142,7 +148,7 @@ impl Checker<'_> {
             ("to", index(&raw.to), &["churn"][..]),
             ("for", index(&raw.length), &["pause", "degrade"]),
             ("heal_after", index(&raw.heal_after), &["partition"]),
-            ("one_way", raw.one_way.as_ref().map(|field| field.index), &["partition"]),
+            ("one_way", raw.one_way.as_ref().map(|field| field.index), &["partition", "degrade"]),
         ];
         for (key, index, of) in keys {
             if let Some(index) = index.filter(|_| !of.contains(&name)) {
@@ -166,25 +172,22 @@ impl Checker<'_> {
         Some(Some(at + length))
     }
 
-    fn sides(&mut self, raw: &[Field<Share>], index: ValueIndex) -> Option<Vec<f64>> {
-        let sides: Vec<Option<Share>> = raw.iter().take(SIDES_MAX).map(|field| self.read(field)).collect();
-        let sides: Vec<f64> =
-            sides.into_iter().map(|side| side.map(|Share(share)| share)).collect::<Option<_>>()?;
-        let hint = "write it like [50%, 50%] or [80%, 10%, 10%]";
-        if !(2..=SIDES_MAX).contains(&raw.len()) {
-            return self.refuse(
-                index,
-                format!("a partition has 2 to {SIDES_MAX} sides, not {}", raw.len()),
-                hint,
-            );
+    /// The links that a step degrades: all that some nodes send, or those between two sides.
+    fn links(&mut self, step: &RawStep, raw: &RawDegrade, index: ValueIndex) -> Option<Links> {
+        let one_way = self.read_or(step.one_way.as_ref(), false)?;
+        match (&raw.nodes, &raw.between, &step.one_way) {
+            (Some(_), Some(_), _) => {
+                let hint = "keep `nodes` (to everybody) or `between` (to each other)";
+                self.refuse(index, "links are said in two ways", hint)
+            }
+            (None, Some(sides), _) => self.between(sides, one_way, index),
+            (_, None, Some(field)) => {
+                let hint = "say two sides, such as between: [edge, core], or leave it out";
+                self.refuse(field.index, "only links between two sides are one way", hint)
+            }
+            (Some(target), None, None) => self.target(target, true, index).map(Links::Of),
+            (None, None, None) => Some(Links::Of(Target::Some(Amount::Share(1.0)))),
         }
-        if sides.contains(&0.0) {
-            return self.refuse(index, "a side of no nodes", hint);
-        }
-        if (sides.iter().sum::<f64>() - 1.0).abs() > 1e-9 {
-            return self.refuse(index, "the sides of a partition are 100% together", hint);
-        }
-        Some(sides)
     }
 
     fn shape(&mut self, raw: &RawDegrade, index: ValueIndex) -> Option<LinkShape> {
@@ -398,9 +401,10 @@ fn faster(lengths: Distribution, speed_up: f64) -> Distribution {
 /// Something that a step does.
 #[derive(Clone, Copy)]
 enum Thing<'a> {
-    Amount(&'a Field<Amount>, fn(Amount) -> StepEvent),
-    Pause(&'a Field<Amount>),
-    Partition(&'a [Field<Share>]),
+    Join(&'a Field<Amount>),
+    Target(&'a RawTarget, fn(Target) -> StepEvent),
+    Pause(&'a RawTarget),
+    Partition(&'a [RawSide]),
     Degrade(&'a RawDegrade),
     Heal(&'a RawHeal),
     Churn(&'a RawChurn),
@@ -410,30 +414,38 @@ enum Thing<'a> {
 /// Its key, its place where it is a scalar, and what it says.
 type Said<'a> = (&'static str, Option<ValueIndex>, Thing<'a>);
 
-/// A key with how many nodes it says, and what is done to them.
-type Amounts<'a> = (&'static str, &'a Option<Field<Amount>>, fn(Amount) -> StepEvent);
+/// A key with whom it says, and what is done to them.
+type Targets<'a> = (&'static str, &'a Option<RawTarget>, fn(Target) -> StepEvent);
 
 /// Everything that a step says: one thing, if it is right.
 fn things_said(raw: &RawStep) -> Vec<Said<'_>> {
-    let amounts: [Amounts<'_>; 4] = [
-        ("join", &raw.join, StepEvent::Join),
+    let mut said: Vec<Said<'_>> = Vec::new();
+    said.extend(raw.join.as_ref().map(|field| ("join", Some(field.index), Thing::Join(field))));
+    let targets: [Targets<'_>; 3] = [
         ("leave", &raw.leave, StepEvent::Leave),
         ("kill", &raw.kill, StepEvent::Kill),
         ("restart", &raw.restart, StepEvent::Restart),
     ];
-    let amounts = amounts.into_iter().filter_map(|(name, field, event)| {
-        field.as_ref().map(|field| (name, Some(field.index), Thing::Amount(field, event)))
-    });
-    let mut said: Vec<Said<'_>> = amounts.collect();
-    said.extend(raw.pause.as_ref().map(|field| ("pause", Some(field.index), Thing::Pause(field))));
+    said.extend(targets.into_iter().filter_map(|(name, target, event)| {
+        target.as_ref().map(|target| (name, word(target), Thing::Target(target, event)))
+    }));
+    said.extend(raw.pause.as_ref().map(|target| ("pause", word(target), Thing::Pause(target))));
     said.extend(
         raw.partition
             .as_deref()
-            .map(|sides| ("partition", sides.first().map(|side| side.index), Thing::Partition(sides))),
+            .map(|sides| ("partition", sides.first().and_then(word), Thing::Partition(sides))),
     );
     said.extend(raw.degrade.as_ref().map(|raw| ("degrade", None, Thing::Degrade(raw))));
     said.extend(raw.heal.as_ref().map(|raw| ("heal", None, Thing::Heal(raw))));
     said.extend(raw.churn.as_ref().map(|raw| ("churn", None, Thing::Churn(raw))));
     said.extend(raw.trace.as_ref().map(|raw| ("trace", Some(raw.file.index), Thing::Trace(raw))));
     said
+}
+
+/// The place of what one word says.
+fn word<U, L>(said: &OneOrMore<U, L>) -> Option<ValueIndex> {
+    match said {
+        OneOrMore::One(field) => Some(field.index),
+        OneOrMore::More(_) => None,
+    }
 }

@@ -1,6 +1,7 @@
 //! What can only be judged of the plan as a whole: are there as many nodes as its steps want, does all of it fit into the run's
 //! time, will what is expected be measured.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use p2ps::id::Ring;
@@ -8,6 +9,7 @@ use p2ps::id::Ring;
 use super::{At, Checker};
 use crate::plan::document::ValueIndex;
 use crate::plan::population::{Population, Shortage};
+use crate::plan::targets::{Links, Side};
 use crate::plan::units::{DURATION_MAX, duration_text};
 use crate::plan::{
     Claim, DURATION_TAIL, Expectation, GROUPS_AT_ONCE_MAX, LINK_FAULTS_MAX, NODES_MAX, OPERATIONS_MAX, Step,
@@ -170,19 +172,8 @@ impl Checker<'_> {
             self.problem(Some(*index), message, None);
             return;
         }
-        let windows = windows(steps);
-        for (number, At(step, index)) in steps.iter().enumerate().filter(|(_, At(step, _))| sides(step) > 1) {
-            let at_once = windows
-                .iter()
-                .filter(|window| window.step <= number && window.until.is_none_or(|until| until > step.at));
-            let groups = at_once.map(|window| sides(&steps[window.step].0)).fold(1, usize::saturating_mul);
-            if groups > GROUPS_AT_ONCE_MAX {
-                let message =
-                    format!("with the partitions under way then there would be {groups} groups of nodes");
-                self.problem(Some(*index), message, Some(format!("at most {GROUPS_AT_ONCE_MAX} at once")));
-                return;
-            }
-        }
+        self.groups_at_once(steps);
+        let windows = windows(steps, |step| is_churn(step) || is_partition(step));
         for At(expectation, index) in expect {
             let Claim::Converged { of, .. } = expectation.claim else { continue };
             let during = windows
@@ -196,6 +187,24 @@ impl Checker<'_> {
                     None => "it lasts until the run's end: let it end before".to_owned(),
                 };
                 self.problem(Some(*index), message, Some(hint));
+            }
+        }
+    }
+
+    /// At no moment do partitions and pairs part the nodes into too many groups.
+    fn groups_at_once(&mut self, steps: &[At<Step>]) {
+        let windows = windows(steps, parts);
+        for (number, At(step, index)) in steps.iter().enumerate().filter(|(_, At(step, _))| parts(step)) {
+            let at_once = windows
+                .iter()
+                .filter(|window| window.step <= number && window.until.is_none_or(|until| until > step.at));
+            let groups = groups_made(at_once.map(|window| &steps[window.step].0));
+            if groups > GROUPS_AT_ONCE_MAX {
+                let message = format!(
+                    "with the faults of links under way then there would be {groups} groups of nodes"
+                );
+                self.problem(Some(*index), message, Some(format!("at most {GROUPS_AT_ONCE_MAX} at once")));
+                return;
             }
         }
     }
@@ -240,35 +249,59 @@ fn converged_end(expectation: &Expectation) -> Option<Duration> {
     }
 }
 
-/// How many sides a step parts the nodes into.
-fn sides(step: &Step) -> usize {
+/// The sides that a step tells apart.
+fn sides(step: &Step) -> Vec<&Side> {
     match &step.event {
-        StepEvent::Partition { sides, .. } => sides.len(),
-        _ => 1,
+        StepEvent::Partition { sides, .. } => sides.iter().collect(),
+        StepEvent::Degrade { links: Links::Between { first, second, .. }, .. } => vec![first, second],
+        _ => Vec::new(),
     }
+}
+
+/// Whether a step tells groups of nodes apart.
+fn parts(step: &Step) -> bool {
+    !sides(step).is_empty()
+}
+
+/// How many groups these steps make of the nodes at most. Named groups have no node in common, so that all of them, and the
+/// nodes in none, are counted once.
+fn groups_made<'a>(steps: impl Iterator<Item = &'a Step>) -> usize {
+    let (mut made, mut named) = (1usize, BTreeSet::new());
+    for step in steps {
+        let sides = sides(step);
+        let shares = sides.iter().filter(|side| matches!(side, Side::Share(_))).count();
+        let hosts = sides.iter().filter(|side| matches!(side, Side::Hosts(_))).count();
+        named.extend(sides.into_iter().filter(|side| matches!(side, Side::Group(_))).map(Side::to_string));
+        made = made.saturating_mul(shares.max(1)).saturating_mul(hosts + 1);
+    }
+    made.saturating_mul(named.len() + 1)
+}
+
+fn is_partition(step: &Step) -> bool {
+    matches!(step.event, StepEvent::Partition { .. })
 }
 
 fn is_churn(step: &Step) -> bool {
     matches!(step.event, StepEvent::Churn { .. } | StepEvent::Trace(_))
 }
 
-/// A time in which the ring cannot be right.
+/// A time in which something goes on, such as what keeps the ring from being right.
 struct Window {
-    /// What makes it: churn or a partition.
+    /// What makes it.
     step: usize,
     /// When it is over, by itself or by a step that heals; `None`: at the run's end.
     until: Option<Duration>,
 }
 
-/// All of them, in the order of their steps, which is that of their beginnings.
-fn windows(steps: &[At<Step>]) -> Vec<Window> {
+/// Those of the steps that `is_one`, in the order of their steps, which is that of their beginnings.
+fn windows(steps: &[At<Step>], is_one: impl Fn(&Step) -> bool) -> Vec<Window> {
     let heals = steps.iter().filter(|At(step, _)| matches!(step.event, StepEvent::Heal));
     let heals: Vec<Duration> = heals.map(|At(step, _)| step.at).collect();
-    let windows = steps.iter().enumerate().filter(|(_, At(step, _))| is_churn(step) || sides(step) > 1);
+    let windows = steps.iter().enumerate().filter(|(_, At(step, _))| is_one(step));
     windows
         .map(|(number, At(step, _))| {
             let healed = heals.get(heals.partition_point(|at| *at <= step.at)).copied();
-            let healed = healed.filter(|_| sides(step) > 1);
+            let healed = healed.filter(|_| parts(step));
             Window { step: number, until: [step.until(), healed].into_iter().flatten().min() }
         })
         .collect()

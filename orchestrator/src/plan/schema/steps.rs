@@ -9,6 +9,8 @@ use crate::plan::Amount;
 use crate::plan::decode::Field;
 use crate::plan::units::{ByteRate, FileName, Number, Share, ShareRate};
 
+use super::targets::{RawSide, RawTarget};
+
 /// One thing done to the network: at one time, or from one time on.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -25,21 +27,22 @@ pub(crate) struct RawStep {
     pub(crate) length: Option<Field<Duration>>,
     /// So many new nodes join (a share: of those that are up).
     pub(crate) join: Option<Field<Amount>>,
-    /// So many nodes leave gracefully (a share: of those that are up).
-    pub(crate) leave: Option<Field<Amount>>,
-    /// So many nodes are killed, without a word (a share: of those that are up).
-    pub(crate) kill: Option<Field<Amount>>,
-    /// So many of the nodes that are down come back with the same identity (a share: of those that are down).
-    pub(crate) restart: Option<Field<Amount>>,
-    /// So many nodes are stopped (SIGSTOP; a share: of those that are up), and go on later.
-    pub(crate) pause: Option<Field<Amount>>,
-    /// The nodes are parted into sides of these shares, such as `[50%, 50%]`, that cannot reach each other. Who joins
-    /// meanwhile is
-    /// on the side of the node that it joins by.
-    pub(crate) partition: Option<Vec<Field<Share>>>,
-    /// What the first side sends to the second is lost, but not what the second sends to the first (so with any two
-    /// sides, by
-    /// their order). Default: false.
+    /// So many nodes leave gracefully (a share: of those that are up); or a group's, some hosts', one with a role.
+    pub(crate) leave: Option<RawTarget>,
+    /// So many nodes are killed, without a word (a share: of those that are up); or a group's, some hosts', one with a role.
+    pub(crate) kill: Option<RawTarget>,
+    /// So many of the nodes that are down come back with the same identity (a share: of those that are down); or a group's,
+    /// some hosts'.
+    pub(crate) restart: Option<RawTarget>,
+    /// So many nodes are stopped (SIGSTOP; a share: of those that are up), and go on later; or a group's, some hosts', one with
+    /// a role.
+    pub(crate) pause: Option<RawTarget>,
+    /// Sides that cannot reach each other. Shares (`[50%, 50%]`, 100% together) are drawn by the seed, and who joins meanwhile is on
+    /// the side of the node that it joins by. Or groups and hosts (`[edge, core]`, `[{hosts: 2}, rest]`): then who is on no side
+    /// reaches everybody.
+    pub(crate) partition: Option<Vec<RawSide>>,
+    /// What the first side sends to the second is lost (or degraded, with `between`), but not what the second sends to the first
+    /// (so with any two sides, by their order). Default: false.
     pub(crate) one_way: Option<Field<bool>>,
     /// How long the partition lasts. Default: until the run's end.
     pub(crate) heal_after: Option<Field<Duration>>,
@@ -64,15 +67,19 @@ pub(crate) enum RawHeal {
     All,
 }
 
-/// What is done to what the nodes send (as netem does it at a host's outgoing interface: a round trip between a degraded
+/// What is done to what some nodes send to all, or two sides to each other (as netem does it at a host's outgoing interface: a round trip between a degraded
 /// and another
 /// node has the latency once).
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "degrade")]
 pub(crate) struct RawDegrade {
-    /// How many nodes (a share: of those that are up), drawn by the seed. Default: all.
-    pub(crate) nodes: Option<Field<Amount>>,
+    /// Whose messages: so many nodes (a share: of those that are up), drawn by the seed; or a group's, some hosts', one with a
+    /// role. Default: all.
+    pub(crate) nodes: Option<RawTarget>,
+    /// Two sides (groups, hosts or the rest): what they send each other, both ways unless the step says `one_way`. Twice the
+    /// same one: the links inside it.
+    pub(crate) between: Option<Vec<RawSide>>,
     /// How much later each message leaves.
     pub(crate) latency: Option<Field<Duration>>,
     /// How much more or less than that.
