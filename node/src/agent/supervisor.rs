@@ -22,8 +22,9 @@ use super::schedule::Slice;
 use crate::access_point::AccessPoint;
 use crate::control::{Order, Report};
 
-/// How long an agent waits for its first line, in microseconds.
-const HELLO_WAIT_US: u64 = 60_000_000;
+/// How long an agent waits for its first line, in microseconds. It is on its way when the agent starts; so this is no more than a
+/// lease for what was cut off in between.
+const HELLO_WAIT_US: u64 = 15_000_000;
 
 /// The shortest and the longest lease, in milliseconds.
 const LEASE_MS: std::ops::RangeInclusive<u64> = 100..=600_000;

@@ -57,6 +57,9 @@ pub struct Job {
     pub command: Vec<String>,
     /// Where the run's metrics are served, if they are; then each node serves its own on its host's loopback too.
     pub metrics: Option<SocketAddr>,
+    /// How long hosts' agents and their nodes outlive the last word of this process, in milliseconds; within
+    /// [`LEASE_MS_RANGE`](super::machine::LEASE_MS_RANGE).
+    pub lease_ms: u64,
 }
 
 /// A run that is over.
@@ -196,6 +199,7 @@ fn begin(job: &Job, directory: &RunDirectory) -> Result<Manifest, RunError> {
         seed: job.plan.seed,
         isolation: job.plan.isolation,
         command: job.command.clone(),
+        lease_ms: job.lease_ms,
         began: manifest::now(),
         started: None,
         ended: None,
@@ -279,7 +283,11 @@ impl<'a> Driver<'a> {
             agents.push(AgentHandle::new(index, host.connection, tell.clone()));
             places.push(Place { name: host.name, listen: host.listen });
         }
-        let settings = Settings { end_us: schedule.end_us, sample_every_us: SAMPLE_EVERY_MS * 1000 };
+        let settings = Settings {
+            end_us: schedule.end_us,
+            sample_every_us: SAMPLE_EVERY_MS * 1000,
+            lease_ms: job.lease_ms,
+        };
         let mut effects = Vec::new();
         let name = directory.path().display().to_string();
         let machine = Machine::new(settings, &name, agents.len() as u32, monotonic_us(), &mut effects);

@@ -17,11 +17,17 @@ use p2ps::agent::protocol::{AGENT_PROTOCOL_VERSION, HostFacts, NodeIndex, Notice
 use super::clock::{self, ClockOffset, EXCHANGES_AT_START, Exchange};
 use crate::schedule::HostIndex;
 
-/// How long an agent lives without a word, in milliseconds.
+/// How long an agent lives without a word, in milliseconds, unless somebody wants it otherwise.
 pub const LEASE_MS: u64 = 5_000;
 
-/// How often each agent gets a word at least, in microseconds.
+/// The shortest and the longest lease, in milliseconds. A shorter one would end by a busy host or a slow link alone.
+pub const LEASE_MS_RANGE: RangeInclusive<u64> = 1_000..=600_000;
+
+/// How often each agent gets a word at least, in microseconds; with a short lease, several times in each.
 const RENEW_EVERY_US: u64 = 1_000_000;
+
+/// How many words an agent gets in a lease, at least.
+const RENEWALS_MIN: u64 = 5;
 
 /// How often clocks are compared during the run, in microseconds.
 const CLOCK_EVERY_US: u64 = 10_000_000;
@@ -29,8 +35,8 @@ const CLOCK_EVERY_US: u64 = 10_000_000;
 /// How long a host may take for each step of its preparation, in microseconds.
 const PREPARE_WAIT_US: u64 = 60_000_000;
 
-/// How long a host may be silent in a run, in microseconds; it is given up then.
-const SILENCE_MAX_US: u64 = 20_000_000;
+/// How many leases long a host may be silent in a run; it is given up then.
+const SILENCE_LEASES_MAX: u64 = 4;
 
 /// How far ahead the common start lies, in microseconds: time for it to reach every host.
 const START_MARGIN_US: RangeInclusive<u64> = 100_000..=10_000_000;
@@ -54,6 +60,18 @@ pub struct Settings {
     pub end_us: u64,
     /// How often nodes are sampled, in microseconds.
     pub sample_every_us: u64,
+    /// How long an agent lives without a word, in milliseconds.
+    pub lease_ms: u64,
+}
+
+impl Settings {
+    fn renew_every_us(&self) -> u64 {
+        RENEW_EVERY_US.min(self.lease_ms * 1000 / RENEWALS_MIN)
+    }
+
+    fn silence_max_us(&self) -> u64 {
+        (SILENCE_LEASES_MAX * self.lease_ms * 1000).max(2 * self.sample_every_us)
+    }
 }
 
 /// What is to be done.
@@ -163,8 +181,8 @@ impl Machine {
     /// A run on `hosts` hosts whose agents have just been started; greets them.
     pub fn new(settings: Settings, run: &str, hosts: u32, now_us: u64, out: &mut Vec<Effect>) -> Machine {
         let host = Host { step_since_us: now_us, heard_us: now_us, renewed_us: now_us, ..Host::default() };
-        let hello =
-            Request::Hello { version: AGENT_PROTOCOL_VERSION, run: run.to_owned(), lease_ms: LEASE_MS };
+        let (version, run, lease_ms) = (AGENT_PROTOCOL_VERSION, run.to_owned(), settings.lease_ms);
+        let hello = Request::Hello { version, run, lease_ms };
         out.extend((0..hosts).map(|host| Effect::Send(host, hello.clone())));
         Machine {
             settings,
@@ -341,12 +359,10 @@ impl Machine {
                     let seconds = PREPARE_WAIT_US / 1_000_000;
                     out.push(Effect::GiveUp(index, format!("it was not ready within {seconds} s")));
                 }
-            } else if stage != Stage::Stopping
-                && silent_us >= SILENCE_MAX_US.max(2 * self.settings.sample_every_us)
-            {
+            } else if stage != Stage::Stopping && silent_us >= self.settings.silence_max_us() {
                 out.push(Effect::GiveUp(index, format!("no word from it for {} s", silent_us / 1_000_000)));
             }
-            if now_us.saturating_sub(host.renewed_us) >= RENEW_EVERY_US {
+            if now_us.saturating_sub(host.renewed_us) >= self.settings.renew_every_us() {
                 host.renewed_us = now_us;
                 out.push(Effect::Send(index, Request::Renew));
             }
@@ -474,7 +490,8 @@ pub(crate) mod tests {
         }
     }
 
-    const SETTINGS: Settings = Settings { end_us: 30_000_000, sample_every_us: 1_000_000 };
+    const SETTINGS: Settings =
+        Settings { end_us: 30_000_000, sample_every_us: 1_000_000, lease_ms: LEASE_MS };
 
     struct Bench {
         machine: Machine,

@@ -35,6 +35,8 @@ pub struct Manifest {
     pub isolation: Isolation,
     /// The command line.
     pub command: Vec<String>,
+    /// How long agents lived without a word, in milliseconds.
+    pub lease_ms: u64,
     /// When the run began (UTC).
     pub began: String,
     /// When its schedule started (UTC), if it did.

@@ -19,6 +19,9 @@ const OUTPUT_BYTES_MAX: u64 = 64 << 10;
 /// How long processes may take to end after their run, in seconds: somewhat longer than an agent's lease.
 const SWEEP_WAIT_SECONDS: &str = "8";
 
+/// How long a host waits for more of the node binary, in seconds.
+const STALL_SECONDS_MAX: &str = "10";
+
 /// The line by which a script says where the binary is; whatever a login script prints before is passed over.
 const FOUND: &str = "p2ps-binary ";
 
@@ -88,15 +91,35 @@ if [ -x "$file" ] && [ "$(digest_of "$file")" = "$digest" ]; then
 fi
 "#;
 
-/// Takes the binary from standard input. What tries that were cut off by a crash of the host have left is removed.
+/// Takes the binary from standard input. What tries that were cut off by a crash of the host have left is removed. A sender that
+/// is cut off does not end the input: after `$4` seconds without a byte, no more is waited for.
 const STORE: &str = r#"
 umask 077
 mkdir -p "$dir" || exit 11
 find "$dir" -name "p2ps-node-*.new" -mmin +60 -exec rm -f {} + 2> /dev/null
 new=$file.$$.new
-trap "rm -f \"\$new\"" EXIT
+trap "kill \$taker \$watcher 2> /dev/null; rm -f \"\$new\"" EXIT
 trap "exit 16" HUP INT TERM PIPE
-cat > "$new" || exit 12
+exec 3<&0
+cat <&3 > "$new" &
+taker=$!
+exec 3<&-
+(
+  trap "kill \$nap; exit" TERM
+  before=0
+  while sleep "$4" & nap=$!; wait "$nap"; do
+    now=$(wc -c < "$new")
+    [ "$now" != "$before" ] || { kill "$taker"; exit; }
+    before=$now
+  done
+) < /dev/null > /dev/null 2>&1 &
+watcher=$!
+wait "$taker"
+case $? in
+  0) ;;
+  143) echo "nothing more of it came for $4 s" >&2; exit 13 ;;
+  *) exit 12 ;;
+esac
 [ "$(digest_of "$new")" = "$digest" ] || { echo "its digest is not $digest" >&2; exit 13; }
 chmod 700 "$new" || exit 12
 "$new" --version > /dev/null || exit 14
@@ -152,7 +175,7 @@ pub(super) fn sweep(
 
 /// Sees to it that the host has the binary in its cache directory (`~/` is the user's home there). Gives back its path. Blocks.
 pub(super) fn provide(session: &Session, cache: &str, binary: &NodeBinary) -> Result<String, UploadError> {
-    let arguments = [cache, &binary.file_name(), &binary.digest];
+    let arguments = [cache, &binary.file_name(), &binary.digest, STALL_SECONDS_MAX];
     let looked = run_script(session, LOOK, &arguments, &[])?;
     if looked.status == 14 {
         return Err(looked.into_error());
@@ -282,7 +305,7 @@ mod tests {
         let cache = directory.path().join("a cache/of 'mine'");
         let binary = program("#!/bin/sh\necho p2ps-node 0\n");
         let (cache_text, name) = (cache.to_str().unwrap(), binary.file_name());
-        let arguments = [cache_text, &name, &binary.digest];
+        let arguments = [cache_text, &name, &binary.digest, "9"];
         assert_eq!(run(LOOK, &arguments, b"").found(), None);
         let path = run(STORE, &arguments, &binary.bytes).found().unwrap();
         assert_eq!(Path::new(&path), cache.join(&name));
@@ -316,6 +339,27 @@ mod tests {
     }
 
     #[test]
+    fn a_sender_that_is_cut_off_is_not_waited_for_and_nothing_is_left_of_what_it_sent() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = directory.path().join("cache");
+        let mut child = Command::new("/bin/sh")
+            .args(["-c", &format!("{COMMON}{STORE}"), "p2ps", cache.to_str().unwrap(), "name", "digest", "1"])
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // It stays open: nobody says that this is the end.
+        let mut input = child.stdin.take().unwrap();
+        input.write_all(b"a part").unwrap();
+        let mut said = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(13), "{said}");
+        assert!(said.contains("nothing more of it came"), "{said}");
+        assert_eq!(std::fs::read_dir(&cache).unwrap().count(), 0);
+        drop(input);
+    }
+
+    #[test]
     fn what_did_not_arrive_whole_or_does_not_run_is_refused_and_removed() {
         let directory = tempfile::tempdir().unwrap();
         let cache = directory.path().join("cache");
@@ -326,13 +370,13 @@ mod tests {
         for (text, sent, expected) in cases {
             let binary = program(text);
             let name = binary.file_name();
-            let output = run(STORE, &[cache.to_str().unwrap(), &name, &binary.digest], sent);
+            let output = run(STORE, &[cache.to_str().unwrap(), &name, &binary.digest, "9"], sent);
             assert_eq!(output.found(), None);
             let error = output.into_error().to_string();
             assert!(error.contains(expected), "{error}");
             assert_eq!(std::fs::read_dir(&cache).unwrap().count(), 0);
         }
-        let output = run(STORE, &["/dev/null/cache", "n", "d"], b"");
+        let output = run(STORE, &["/dev/null/cache", "n", "d", "9"], b"");
         assert!(output.into_error().to_string().contains("cache directory cannot be made"));
     }
 }
