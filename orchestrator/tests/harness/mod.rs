@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+pub(crate) mod namespaces;
 pub(crate) mod sshd;
 
 use std::io::{BufRead, BufReader, Read};
@@ -15,7 +16,7 @@ use p2ps_orchestrator::run::journal::{self, Entry};
 use p2ps_orchestrator::run::process::{ProcessIdentity, session_members};
 
 /// How long anything may take before a test gives up on it.
-pub(crate) const WAIT: Duration = Duration::from_secs(60);
+pub(crate) const WAIT: Duration = Duration::from_secs(120);
 
 const ORCHESTRATOR: &str = env!("CARGO_BIN_EXE_orchestrator");
 
