@@ -169,6 +169,9 @@ impl Supervisor {
                 self.phase = Phase::Running { start_us: at_us };
                 self.sampling = Some(Sampling::new(self.sample_every_us, at_us + self.sample_every_us));
             }
+            (Request::Start { at_us }, Phase::Running { .. }) => {
+                self.phase = Phase::Running { start_us: at_us }
+            }
             (Request::Halt, Phase::Prepared | Phase::Running { .. }) => {
                 self.slice.clear();
                 self.deferred.clear();

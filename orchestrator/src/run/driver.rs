@@ -26,7 +26,7 @@ use super::{RunError, Status, Watcher};
 use crate::backend::Backend;
 use crate::check::{self, Verdict};
 use crate::plan::{Plan, resolved_yaml};
-use crate::record::{Recorder, RunDirectory, RunRecord};
+use crate::record::{Loss, Recorder, RunDirectory, RunRecord};
 use crate::report::{MetricsBoard, MetricsServer};
 use crate::schedule::{HostIndex, Schedule, schedule, write_jsonl};
 
@@ -394,21 +394,30 @@ impl<'a> Driver<'a> {
             HostEvent::Ended { status, why } => {
                 self.running -= 1;
                 self.journal.write(Entry::AgentEnded { host, status: status.clone() })?;
-                self.lost(host, &format!("{why} ({status})"))?;
+                let at_us = self.machine.run_us(monotonic_us());
+                self.lost(host, at_us, &format!("{why} ({status})"))?;
                 self.tick(None);
             }
         }
         Ok(())
     }
 
-    /// A host's agent is gone, or as good as gone.
-    fn lost(&mut self, host: HostIndex, reason: &str) -> Result<(), RunError> {
+    /// A host's agent cannot be worked with, whatever it still does: it is ended, and its nodes are when it was last heard.
+    fn give_up(&mut self, host: HostIndex, reason: &str) -> Result<(), RunError> {
+        self.agents[host as usize].kill();
+        self.lost(host, self.machine.heard_us(host), reason)
+    }
+
+    /// A host's agent is gone since `at_us`, or as good as gone.
+    fn lost(&mut self, host: HostIndex, at_us: u64, reason: &str) -> Result<(), RunError> {
         if !self.machine.host(host).is_there() || self.machine.lost(host) {
             return Ok(());
         }
         self.outstanding.host_lost(host);
         self.manifest.hosts[host as usize].lost = Some(reason.to_owned());
-        self.recorder.host_lost(host, self.machine.run_us(monotonic_us()), reason)?;
+        let noticed_us = self.machine.run_us(monotonic_us());
+        let gone_us = noticed_us.saturating_add(self.job.lease_ms * 1000);
+        self.recorder.host_lost(host, Loss { at_us, noticed_us, gone_us }, reason)?;
         Ok(())
     }
 
@@ -425,7 +434,9 @@ impl<'a> Driver<'a> {
     fn carry_out(&mut self, effect: Effect) -> Result<(), RunError> {
         match effect {
             Effect::Send(host, request) => {
-                if matches!(request, Request::Start { .. }) {
+                if matches!(request, Request::Start { .. })
+                    && self.manifest.hosts[host as usize].start_us.is_none()
+                {
                     self.started(host)?;
                 }
                 self.say(host, Outgoing::Request(Box::new(request)))
@@ -440,14 +451,12 @@ impl<'a> Driver<'a> {
                 self.say(host, Outgoing::Slice(Arc::clone(self.schedule)))
             }
             Effect::Measured(host, clock) => {
-                self.recorder.clock_error(host, clock.error_us);
+                let known = self.machine.host(host).clock;
+                self.recorder.clock_error(host, known.map_or(clock.error_us, |known| known.error_us));
                 self.manifest.hosts[host as usize].measured(clock);
                 Ok(())
             }
-            Effect::GiveUp(host, reason) => {
-                self.agents[host as usize].kill();
-                self.lost(host, &reason)
-            }
+            Effect::GiveUp(host, reason) => self.give_up(host, &reason),
         }
     }
 
@@ -455,8 +464,7 @@ impl<'a> Driver<'a> {
         if !self.machine.host(host).is_there() || self.agents[host as usize].say(outgoing) {
             return Ok(());
         }
-        self.agents[host as usize].kill();
-        self.lost(host, "its agent does not listen")
+        self.give_up(host, "its agent does not listen")
     }
 
     fn started(&mut self, host: HostIndex) -> Result<(), RunError> {

@@ -69,7 +69,7 @@ pub struct HostManifest {
     pub listen: Option<IpAddr>,
     /// What its agent said of it.
     pub facts: Option<HostFacts>,
-    /// The run's start on its monotonic clock, in microseconds.
+    /// The run's start on its monotonic clock, in microseconds, as it was told then.
     pub start_us: Option<u64>,
     /// Its clock against the orchestrator's: before the start, and during the run.
     pub clocks: Vec<ClockOffset>,

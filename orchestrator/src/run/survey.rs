@@ -9,7 +9,7 @@ use p2ps::agent::protocol::{AGENT_PROTOCOL_VERSION, HostFacts, NOTICE_BYTES_MAX,
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::RunError;
-use super::clock::{self, ClockOffset, EXCHANGES_AT_START, Exchange};
+use super::clock::{self, ClockOffset, EXCHANGES, Exchange};
 use super::hosts::{chain, prepare_all};
 use super::machine::LEASE_MS;
 use crate::backend::{AgentConnection, Backend, PreparedHost};
@@ -126,7 +126,7 @@ impl Conversation {
             _ => return Err("its agent speaks out of order".into()),
         };
         let mut exchanges = Vec::new();
-        for asked in 0..EXCHANGES_AT_START {
+        for asked in 0..EXCHANGES {
             let asked_us = unix_us();
             self.say(&Request::Clock { token: u64::from(asked) }).await?;
             match self.hear().await? {

@@ -144,11 +144,12 @@ while left=$(running); [ -n "$left" ] && [ "$tries" -lt "$4" ]; do
   tries=$((tries + 1)); sleep 1
 done
 if [ -n "$left" ]; then echo "$left"; exit 0; fi
-if [ "$5" = remove ] && [ -e "$real" ]; then
+[ "$5" = remove ] || exit 0
+if [ -e "$real" ]; then
   rm -f "$real" || exit 12
   echo "p2ps-removed"
-  cd / && rmdir "$dir" 2> /dev/null
 fi
+cd / && rmdir "$dir" 2> /dev/null
 exit 0
 "#;
 
@@ -334,6 +335,12 @@ mod tests {
         let keep = [arguments[0], arguments[1], arguments[2], arguments[3], "keep"];
         assert_eq!(run(SWEEP, &keep, b"").swept().unwrap(), Swept::default());
         assert_eq!(run(SWEEP, &arguments, b"").swept().unwrap(), Swept { left: vec![], removed: true });
+        assert!(!cache.exists());
+        // The run may have ended before the binary had come.
+        std::fs::create_dir(&cache).unwrap();
+        assert_eq!(run(SWEEP, &keep, b"").swept().unwrap(), Swept::default());
+        assert!(cache.exists());
+        assert_eq!(run(SWEEP, &arguments, b"").swept().unwrap(), Swept::default());
         assert!(!cache.exists());
         assert_eq!(run(SWEEP, &arguments, b"").swept().unwrap(), Swept::default());
     }
