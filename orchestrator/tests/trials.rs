@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use harness::namespaces::Namespaces;
 use harness::{Run, WAIT, orchestrator};
+use jiff::Timestamp;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use rustix::process::Signal;
@@ -32,6 +33,9 @@ const LANES: usize = 4;
 /// The hosts of a trial; one of them may be lost.
 const HOSTS: usize = 6;
 const NODES: u64 = 36;
+
+/// How long a trial's plan is, in microseconds.
+const PLAN_US: i64 = 10_000_000;
 
 /// What agents outlive the last word by.
 const LEASE: Duration = Duration::from_secs(2);
@@ -137,7 +141,7 @@ impl Trial {
             0 if !matches!(victim, Victim::Agent(_)) => (Moment::Upload, 2000),
             0 | 1 => (Moment::Join, 2000),
             4 => (Moment::Collection, 500),
-            _ => (Moment::Run, 7000),
+            _ => (Moment::Run, 6000),
         };
         Trial { seed, first, victim, moment, delay: Duration::from_millis(below(delay_ms_max)) }
     }
@@ -158,7 +162,7 @@ impl Trial {
         // What came too late has killed nothing.
         let came_of_it = match status.code() {
             None => "the orchestrator was killed".to_owned(),
-            Some(code) => self.judge(testbed, &run, code, struck),
+            Some(code) => self.judge(testbed, &run, code, &struck),
         };
         let cached = await_nothing_left(testbed, hosts.clone());
         hosts.clone().for_each(|host| testbed.mend(host));
@@ -166,26 +170,31 @@ impl Trial {
         format!("{came_of_it}; all gone within {cached:.1?}")
     }
 
-    /// Kills what is to be killed. `false`: there was nothing.
-    fn strike(&self, testbed: &Namespaces, run: &Run) -> bool {
-        match self.victim {
+    /// Kills what is to be killed.
+    fn strike(&self, testbed: &Namespaces, run: &Run) -> Strike {
+        let hit = match self.victim {
             // One that has ended was not waited for yet: its number is its own.
-            Victim::Orchestrator => run.signal(Signal::KILL),
-            Victim::Agent(host) => return testbed.kill_agent(host),
-            Victim::Sshd(host) => return testbed.kill_sshd(host) > 1,
-            Victim::Link(host, length) => {
-                testbed.cut(host);
-                if let Some(length) = length {
-                    std::thread::sleep(length);
-                    testbed.mend(host);
-                }
+            Victim::Orchestrator => {
+                run.signal(Signal::KILL);
+                true
             }
+            Victim::Agent(host) => testbed.kill_agent(host),
+            Victim::Sshd(host) => testbed.kill_sshd(host) > 1,
+            Victim::Link(host, _) => {
+                testbed.cut(host);
+                true
+            }
+        };
+        let strike = Strike { hit, at: Timestamp::now() };
+        if let Victim::Link(host, Some(length)) = self.victim {
+            std::thread::sleep(length);
+            testbed.mend(host);
         }
-        true
+        strike
     }
 
     /// The orchestrator lived on: the run went on without the host, and says so.
-    fn judge(&self, testbed: &Namespaces, run: &Run, code: i32, struck: bool) -> String {
+    fn judge(&self, testbed: &Namespaces, run: &Run, code: i32, struck: &Strike) -> String {
         let end: Value = serde_json::from_str(run.printed.last().expect("something was printed")).unwrap();
         assert_eq!((&end["event"], &end["ending"]), (&"finished".into(), &"completed".into()), "{end:#}");
         let alive = end["verdict"]["figures"]["nodes.alive"].as_f64().expect("it is always measured");
@@ -202,16 +211,21 @@ impl Trial {
         }
         let must_be_lost = match self.victim {
             Victim::Orchestrator => false,
-            Victim::Agent(_) | Victim::Sshd(_) => struck && self.moment != Moment::Upload,
+            Victim::Agent(_) | Victim::Sshd(_) => struck.hit && self.moment != Moment::Upload,
             Victim::Link(_, length) => length.is_none(),
         };
         if must_be_lost && self.moment != Moment::Collection {
             assert_eq!(gone.len(), 1, "a host was lost, and nobody says so: {end:#}");
         }
-        // A host that could not be used has no nodes; those of one that was lost are dead.
-        if must_be_lost && matches!(self.moment, Moment::Join | Moment::Run) {
-            let others = NODES - NODES / HOSTS as u64;
-            assert!(alive <= others as f64, "{alive} nodes count as alive at the end: {end:#}");
+        if let Some(lost_us) = lost_us(run) {
+            // One that only fell silent was last heard before.
+            if let Victim::Link(_, None) = self.victim {
+                assert!(lost_us <= struck.at_us(run), "it was lost before {lost_us} us: {end:#}");
+            }
+            if lost_us < PLAN_US {
+                let others = NODES - NODES / HOSTS as u64;
+                assert!(alive <= others as f64, "{alive} nodes count as alive at the end: {end:#}");
+            }
         }
         match gone.first() {
             Some(entry) => format!("exit code {code}, {}", entry["reason"].as_str().unwrap()),
@@ -220,12 +234,36 @@ impl Trial {
     }
 }
 
+/// When something was killed, and whether there was something.
+struct Strike {
+    hit: bool,
+    at: Timestamp,
+}
+
+impl Strike {
+    /// When it was at the latest, since the run's start; that is told to agents a little before it comes.
+    fn at_us(&self, run: &Run) -> i64 {
+        let manifest = std::fs::read_to_string(run.directory().join("manifest.json")).unwrap();
+        let manifest: Value = serde_json::from_str(&manifest).unwrap();
+        let Some(started) = manifest["started"].as_str() else { return 0 };
+        self.at.duration_since(started.parse().unwrap()).as_micros().try_into().unwrap()
+    }
+}
+
+/// When the run's host was lost, if one was, by its timeline.
+fn lost_us(run: &Run) -> Option<i64> {
+    let timeline = std::fs::read_to_string(run.directory().join("timeline.jsonl")).unwrap();
+    let mut events = timeline.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    events.find(|event| event["event"] == "host_lost").map(|event| event["at_us"].as_i64().unwrap())
+}
+
 fn plan(seed: u64) -> String {
     format!(
         "name: trial\nseed: {seed}\nnodes: {NODES}\njoin: {{rate: 18/s}}\n\
          workload:\n  - lookup: {{rate: 40/s, keys: uniform}}\n\
          timeline:\n  - {{at: 4s, kill: 4}}\n  - {{at: 5s, leave: 2}}\n  - {{at: 7s, restart: 100%}}\n\
-         duration: 10s\nexpect:\n  - nodes.alive == {NODES}\n"
+         duration: {}us\nexpect:\n  - nodes.alive == {NODES}\n",
+        PLAN_US
     )
 }
 

@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::OnceLock;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use p2ps_orchestrator::run::journal::{self, Entry};
@@ -107,10 +107,16 @@ impl Run {
     /// Waits for its end; gives back how it ended.
     pub(crate) fn wait_end(&mut self) -> ExitStatus {
         let deadline = Instant::now() + WAIT;
-        while let Ok(line) = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            self.printed.push(line);
+        loop {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => self.printed.push(line),
+                Err(RecvTimeoutError::Disconnected) => return self.child.wait().unwrap(),
+                Err(RecvTimeoutError::Timeout) => {
+                    let errors = self.errors();
+                    panic!("the run does not end; printed: {:#?}; {errors}", self.printed);
+                }
+            }
         }
-        self.child.wait().unwrap()
     }
 
     pub(crate) fn errors(&mut self) -> String {

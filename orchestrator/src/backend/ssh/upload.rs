@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
-use ssh2::Session;
+use ssh2::{Channel, Session};
 
 /// How much is sent at once, in bytes.
 const CHUNK_BYTES: usize = 32 << 10;
@@ -249,16 +249,28 @@ fn run_script(
         command.push_str(&quote(argument));
     }
     let mut channel = session.channel_session().map_err(UploadError::Connection)?;
-    channel.exec(&command).map_err(UploadError::Connection)?;
+    let output = carry(&mut channel, &command, input);
+    if output.is_err() {
+        // What the library still wants to say when channel and session are dropped is not waited for.
+        session.set_timeout(1);
+    }
+    output
+}
+
+/// Runs a command that reads `input`, and gives back what it says.
+fn carry(channel: &mut Channel, command: &str, input: &[u8]) -> Result<Output, UploadError> {
+    channel.exec(command).map_err(UploadError::Connection)?;
     for chunk in input.chunks(CHUNK_BYTES) {
-        // Where the script has ended early, its status says more than this does.
-        if channel.write_all(chunk).is_err() {
-            break;
+        match channel.write_all(chunk) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => return Err(UploadError::Stream(error)),
+            // Where the script has ended early, its status says more than this does.
+            Err(_) => break,
         }
     }
     channel.send_eof().ok();
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    (&mut channel).take(OUTPUT_BYTES_MAX).read_to_end(&mut stdout).map_err(UploadError::Stream)?;
+    channel.take(OUTPUT_BYTES_MAX).read_to_end(&mut stdout).map_err(UploadError::Stream)?;
     channel.stderr().take(OUTPUT_BYTES_MAX).read_to_end(&mut stderr).map_err(UploadError::Stream)?;
     channel.close().map_err(UploadError::Connection)?;
     channel.wait_close().map_err(UploadError::Connection)?;
