@@ -39,7 +39,7 @@ const NODES: u64 = 36;
 const PLAN_US: i64 = 10_000_000;
 
 /// What agents outlive the last word by.
-const LEASE: Duration = Duration::from_secs(2);
+const LEASE: Duration = Duration::from_secs(3);
 
 /// What is beyond the lease: a host waits so long for the rest of a node binary, and an agent for its first word, plus what it takes
 /// to end.

@@ -393,7 +393,7 @@ impl<'a> Driver<'a> {
             }
             HostEvent::Ended { status, why } => {
                 self.running -= 1;
-                self.journal.write(Entry::AgentEnded { host, status: status.clone() })?;
+                self.journal.note(Entry::AgentEnded { host, status: status.clone() })?;
                 let at_us = self.machine.run_us(monotonic_us());
                 self.lost(host, at_us, &format!("{why} ({status})"))?;
                 self.tick(None);
