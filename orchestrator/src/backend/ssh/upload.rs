@@ -19,6 +19,9 @@ const OUTPUT_BYTES_MAX: u64 = 64 << 10;
 /// How long processes may take to end after their run, in seconds: somewhat longer than an agent's lease.
 const SWEEP_WAIT_SECONDS: &str = "8";
 
+/// How long is waited for each answer of a host that took no more, in milliseconds.
+const SAID_WAIT_MS: u32 = 2_000;
+
 /// How long a host waits for more of the node binary, in seconds.
 const STALL_SECONDS_MAX: &str = "10";
 
@@ -249,7 +252,7 @@ fn run_script(
         command.push_str(&quote(argument));
     }
     let mut channel = session.channel_session().map_err(UploadError::Connection)?;
-    let output = carry(&mut channel, &command, input);
+    let output = carry(session, &mut channel, &command, input);
     if output.is_err() {
         // What the library still wants to say when channel and session are dropped is not waited for.
         session.set_timeout(1);
@@ -258,14 +261,23 @@ fn run_script(
 }
 
 /// Runs a command that reads `input`, and gives back what it says.
-fn carry(channel: &mut Channel, command: &str, input: &[u8]) -> Result<Output, UploadError> {
+fn carry(
+    session: &Session,
+    channel: &mut Channel,
+    command: &str,
+    input: &[u8],
+) -> Result<Output, UploadError> {
     channel.exec(command).map_err(UploadError::Connection)?;
     for chunk in input.chunks(CHUNK_BYTES) {
         match channel.write_all(chunk) {
             Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => return Err(UploadError::Stream(error)),
-            // Where the script has ended early, its status says more than this does.
-            Err(_) => break,
+            // Where the script has ended early, its status says more than this does. It takes no more then, and has said it by now.
+            Err(error) => {
+                if error.kind() == io::ErrorKind::TimedOut {
+                    session.set_timeout(SAID_WAIT_MS);
+                }
+                break;
+            }
         }
     }
     channel.send_eof().ok();
