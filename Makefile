@@ -6,7 +6,7 @@
 CARGO ?= cargo
 NODES ?= 64
 
-.PHONY: help quickstart build test lint deny unit bench bench-key clean testbed testbed-down testbed-check testbed-compare slurm-check node-static
+.PHONY: help quickstart build test lint deny unit bench bench-key clean testbed testbed-down testbed-check testbed-compare slurm-check trials node-static
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -20,8 +20,8 @@ build:
 	@deploy/install.sh build
 	$(CARGO) build --release --locked
 
-## make test                   format check, lints, dependency rules, and all tests
-test: setup-test lint deny unit
+## make test                   format check, lints, dependency rules, all tests, and the testbed's own check
+test: setup-test lint deny unit testbed-check
 
 .PHONY: setup-test
 setup-test:
@@ -69,7 +69,7 @@ testbed:
 testbed-down:
 	@deploy/testbed/testbed.sh down
 
-## make testbed-check          check the testbed itself (about 30 s)
+## make testbed-check          check the testbed itself (about 30 s; skipped, and said so, where there can be none)
 testbed-check:
 	@deploy/install.sh testbed
 	deploy/testbed/check.sh
@@ -83,6 +83,11 @@ testbed-compare: build
 ## make slurm-check            run an experiment on a real Slurm from Debian's packages, which are not installed (about 1 min; root only)
 slurm-check: build
 	@deploy/slurm-check.sh
+
+## make trials [TRIALS=50 SEED=1]  kill an orchestrator, agent, sshd or link at a random moment, so often: nothing may be left (root only)
+trials:
+	@deploy/install.sh test
+	TRIALS=$(or $(TRIALS),50) SEED=$(or $(SEED),1) $(CARGO) test --locked -p p2ps-orchestrator --test trials -- --nocapture
 
 ## make clean                  remove what was built
 clean:

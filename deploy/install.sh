@@ -13,10 +13,11 @@ PATH=$PATH:/usr/sbin:/sbin
 
 # Pairs command:package; only packages whose command is missing are installed.
 build="cc:gcc pkg-config:pkg-config"
+testbed="sshd:openssh-server ssh:openssh-client ip:iproute2 nft:nftables pkill:procps python3:python3"
 case "${1:-}" in
     build) wanted="$build" ;;
-    test) wanted="$build promtool:prometheus prometheus:prometheus sshd:openssh-server ssh:openssh-client ip:iproute2 nft:nftables python3:python3" ;;
-    testbed) wanted="sshd:openssh-server ssh:openssh-client ip:iproute2 nft:nftables pkill:procps python3:python3" ;;
+    test) wanted="$build promtool:prometheus prometheus:prometheus $testbed" ;;
+    testbed) wanted="$testbed" ;;
     compare) wanted="parallel-ssh:pssh clush:clustershell ansible:ansible-core" ;;
     *) say "usage: deploy/install.sh build|test|testbed|compare"; exit 2 ;;
 esac

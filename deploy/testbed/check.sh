@@ -1,18 +1,20 @@
 #!/usr/bin/env bash
 # Checks the testbed in a box with plain OpenSSH: good hosts work and reach each other, each bad one fails in its own way, and
-# taking it down leaves nothing. Takes some 30 s. Uses names and addresses of its own, so a testbed that is up is not disturbed.
+# taking it down leaves nothing. Takes some 30 s. Uses names and addresses of its own, so other testbeds and checks are not disturbed.
 # Exit codes: 0 all held, or network namespaces cannot be made here, which is said; 1 something did not hold.
 set -euo pipefail
 
 HERE=$(cd "$(dirname "$0")" && pwd)
 WORK=$(mktemp -d)
-export STATE=$WORK/state PREFIX=${PREFIX:-p2pschk} NETWORK=${NETWORK:-10.78} DISK=64m LOGIN=p2ps HOSTS BAD
-ANSWER_SECONDS_MAX=10
+export STATE=$WORK/state PREFIX=${PREFIX:-chk$(($$ % 100000))} NETWORK=${NETWORK:-} DISK=64m LOGIN=p2ps HOSTS BAD
+ANSWER_SECONDS_MAX=20    # of a host that is to answer; CI machines are slow
+CONNECT_SECONDS_MAX=3    # of one that is not to
 FAILURES=0
 
 main() {
     skip_where_impossible
     trap finish EXIT
+    choose_network
     good_hosts_and_power_failures
     bad_hosts
     half_failed_starts
@@ -30,6 +32,15 @@ skip_where_impossible() {
         reason="this kernel, or the container we are in, allows none"
     fi
     [ -z "$reason" ] || { echo "check: SKIPPED, nothing was checked: network namespaces cannot be made here ($reason)"; exit 0; }
+}
+
+# A private /16 of which this machine has no address.
+choose_network() {
+    local number=$(($$ % 150)) tries
+    for ((tries = 0; tries < 150 && ${#NETWORK} == 0; tries++)); do
+        NETWORK=10.$((100 + (number + tries) % 150))
+        [ -z "$(ip -4 -o address show to "$NETWORK.0.0/16")" ] || NETWORK=""
+    done
 }
 
 # What our testbeds could leave on the machine: namespaces, links, mounts and processes, by what they are, not by the journal.
@@ -100,9 +111,9 @@ bad_hosts() {
     expect "noexec" 126 "Permission denied" on 4 'cp /bin/true ~/x && ~/x'
     expect "noexec, in /dev/shm too" 126 "Permission denied" on 4 'cp /bin/true /dev/shm/x && /dev/shm/x'
     if [ -e /proc/self/ns/time ]; then
-        expect "skew: the clock is 50 s behind" 0 "^(49|50|51)\$" seconds_behind 5
+        expect "skew: the clock is 50 s behind" 0 "^(49|5[0-9])\$" seconds_behind 5
     fi
-    expect "slow: a round trip takes twice 150 ms" 0 "^(3[0-9][0-9])\$" connect_ms 6
+    expect "slow: a round trip takes twice 150 ms at least" 0 "^([3-9][0-9][0-9]|[0-9]{4,})\$" connect_ms 6
     expect "slow: it works" 0 "" on 6 true
     expect "silent" 255 "[Tt]imed out" on 7 true
     expect "silent only to the orchestrator" 0 "^SSH-2.0" on 0 "exec 3<>/dev/tcp/$(address 7)/22; head -n 1 <&3"
@@ -138,7 +149,7 @@ on() {
     local host=$1
     shift
     # The command is for bash there: sh has no /dev/tcp.
-    timeout "$ANSWER_SECONDS_MAX" ssh -n -F "$STATE/ssh_config" -o ConnectTimeout=2 -o LogLevel=ERROR "$PREFIX-$host" \
+    timeout "$ANSWER_SECONDS_MAX" ssh -n -F "$STATE/ssh_config" -o ConnectTimeout="$CONNECT_SECONDS_MAX" -o LogLevel=ERROR "$PREFIX-$host" \
         "bash -c $(printf '%q' "$*")"
 }
 

@@ -14,8 +14,11 @@ for directory in /proc/[0-9]*; do
     esac
     # What host.sh starts has its environment; what comes through sshd has not.
     if grep -qz '^KIND=' "$directory/environ" 2>/dev/null; then continue; fi
-    if [ "$name" = sshd ] && tr '\0' ' ' <"$directory/cmdline" | grep -q '\[listener\]'; then continue; fi
-    command=$(tr '\0' ' ' <"$directory/cmdline")
+    # One that ends while it is looked at is not left.
+    { command=$(tr '\0' ' ' <"$directory/cmdline"); } 2>/dev/null || continue
+    case "$name $command" in
+        sshd\ *"[listener]"*) continue ;;
+    esac
     echo "process $pid ${command:-$name}"
 done
 

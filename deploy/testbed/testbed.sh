@@ -47,7 +47,7 @@ main() {
         cut) with_host "$@"; ip link set "$NAME" down ;;
         mend) with_host "$@"; ip link set "$NAME" up ;;
         kill) with_host "$@"; power_off ;;
-        kill-sshd) with_host "$@"; in_host pkill -KILL -x sshd ;;
+        kill-sshd) with_host "$@"; in_host pkill -KILL '^sshd' ;;
         enter) with_host "$@"; shift; in_host "${@:-bash}" ;;
         help | -h | --help) usage ;;
         *) usage >&2; exit 2 ;;

@@ -166,3 +166,31 @@ fn an_unexpected_end_is_told_as_such_and_does_not_touch_the_others() {
         |notice| matches!(notice, Notice::Samples { nodes, .. } if nodes.len() == 1),
     );
 }
+
+#[test]
+fn a_start_that_is_said_again_moves_the_actions_to_come() {
+    let (mut agent, _) = Agent::prepared(1, LEASE_MS);
+    let far_us = 2 * WAIT.as_micros() as u64;
+    agent.say(&Request::Schedule { actions: vec![spawn(0, 0, 0), action(1, far_us, 0, ActionKind::Kill)] });
+    let start_us = monotonic_us();
+    agent.say(&Request::Start { at_us: start_us });
+    agent.wait_for("joined", |notice| is_joined(notice, 0));
+    let moved_us = start_us.saturating_sub(far_us);
+    agent.say(&Request::Start { at_us: moved_us });
+    let killed = agent.wait_for("kill", |notice| is_achieved(notice, 1));
+    assert!(
+        matches!(killed, Notice::Achieved { planned_us, error: None, .. } if planned_us == moved_us + far_us),
+        "{killed:?}"
+    );
+}
+
+#[test]
+fn on_a_busy_host_nodes_let_their_agent_go_first() {
+    let agent = Agent::running(2, LEASE_MS);
+    let nice = |pid: u32| {
+        let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
+        rustix::process::getpriority_process(Some(pid)).unwrap()
+    };
+    let nodes: Vec<i32> = session_members(agent.pid()).into_iter().map(nice).collect();
+    assert_eq!(nodes, [(nice(agent.pid()) + 10).min(19); 2]);
+}

@@ -17,7 +17,7 @@ use p2ps::metrics::{Histogram, Snapshot, Traffic};
 use p2ps_orchestrator::check::{Verdict, conclude};
 use p2ps_orchestrator::plan::targets::FaultsWith;
 use p2ps_orchestrator::plan::{Amount, Claim, Comparison, Expectation, Plan, Step, StepEvent, Workload};
-use p2ps_orchestrator::record::{Judged, LostReason, Pause, Recorder, RunDirectory, RunRecord};
+use p2ps_orchestrator::record::{Judged, Loss, LostReason, Pause, Recorder, RunDirectory, RunRecord};
 use p2ps_orchestrator::schedule::{Phase, PlacedNode, Schedule};
 use parquet::file::reader::SerializedFileReader;
 
@@ -368,8 +368,9 @@ fn look_ups_that_nobody_reports_are_lost_each_for_its_reason() {
 #[test]
 fn a_host_that_is_lost_takes_its_nodes_and_their_look_ups_with_it() {
     let mut run = Run::without_incident(&[13, 14]);
-    run.recorder.host_lost(0, 17 * SECOND, "its agent does not answer").unwrap();
-    run.recorder.host_lost(0, 18 * SECOND, "again").unwrap();
+    let lost = |at_us: u64| Loss { at_us, noticed_us: at_us + 20 * SECOND, gone_us: at_us + 25 * SECOND };
+    run.recorder.host_lost(0, lost(17 * SECOND), "its agent does not answer").unwrap();
+    run.recorder.host_lost(0, lost(18 * SECOND), "again").unwrap();
     assert_eq!((run.recorder.progress().hosts_lost, run.recorder.progress().nodes_alive), (1, 1));
     let (judgement, record) = run.judge();
     assert_eq!(judgement.verdict.hosts_lost, 1);

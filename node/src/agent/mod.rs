@@ -40,6 +40,12 @@ const REQUESTS_MAX: usize = 64;
 /// The most batches of words of nodes that wait for the agent; more wait in the nodes' pipes.
 const EVENTS_MAX: usize = 1024;
 
+/// The most batches of words that are heard in one turn, so that an action which falls due meanwhile does not wait for them.
+const EVENTS_PER_TURN: usize = 16;
+
+/// How many of the tasks that talk with nodes may run before the timer is looked at again.
+const TASKS_PER_TURN: u32 = 8;
+
 /// Why an agent ended other than by [`Request::Stop`].
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
@@ -70,6 +76,7 @@ pub fn run() -> Result<(), AgentError> {
     rustix::process::setsid().ok();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .event_interval(TASKS_PER_TURN)
         .build()
         .map_err(|source| AgentError::System { what: "start its event loop", source })?;
     host::raise_limits();
@@ -135,7 +142,7 @@ async fn serve() -> Result<(), AgentError> {
             Some(notice) = probed.recv() => supervisor.probed(&notice),
             Some(event) = told.recv() => {
                 supervisor.node_event(event);
-                for _ in 0..EVENTS_MAX {
+                for _ in 1..EVENTS_PER_TURN {
                     let Ok(event) = told.try_recv() else { break };
                     supervisor.node_event(event);
                 }

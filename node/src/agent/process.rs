@@ -7,13 +7,20 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use bytes::Bytes;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, getpriority_process, kill_process_group, setpriority_process};
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 
 use super::body::{Heard, Life, NodeEvent, ORDERS_BYTES, ORDERS_MAX, line};
 use super::lines::LineBuffer;
 use crate::control::{LINE_BYTES_MAX, Report, Setup};
+
+/// By how much nodes are nicer than their agent (nice(2)). On a busy host the agent then gets a processor when an action is due, rather
+/// than when hundreds of nodes have had their turns.
+const NICE: i32 = 10;
+
+/// The nicest that a process can be.
+const NICE_MAX: i32 = 19;
 
 /// How much is read at once, in bytes.
 const READ_BYTES_MAX: usize = 16 << 10;
@@ -45,6 +52,9 @@ impl Process {
             .process_group(0)
             .spawn()?;
         let pid = Pid::from_child(&child);
+        // From the side, since a library call in the child would keep it from posix_spawn. It never raises: that is not allowed.
+        let nice = getpriority_process(None).unwrap_or(0).saturating_add(NICE).min(NICE_MAX);
+        setpriority_process(Some(pid), nice).ok();
         let (Some(stdin), Some(stdout), Some(stderr)) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {

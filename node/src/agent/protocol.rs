@@ -130,7 +130,7 @@ pub enum Request {
         /// Repeated in the answer.
         token: u64,
     },
-    /// The run starts.
+    /// The run starts. Said again while it goes on, it moves the actions to come: the host's clock has drifted.
     Start {
         /// When, on the host's monotonic clock.
         at_us: u64,

@@ -25,8 +25,9 @@ use crate::access_point::AccessPoint;
 use crate::control::{Order, Report};
 use crate::id::Id;
 
-/// How long an agent waits for its first line, in microseconds.
-const HELLO_WAIT_US: u64 = 60_000_000;
+/// How long an agent waits for its first line, in microseconds. It is on its way when the agent starts; so this is no more than a
+/// lease for what was cut off in between.
+const HELLO_WAIT_US: u64 = 15_000_000;
 
 /// The shortest and the longest lease, in milliseconds.
 const LEASE_MS: std::ops::RangeInclusive<u64> = 100..=600_000;
@@ -200,6 +201,9 @@ impl Supervisor {
             (Request::Start { at_us }, Phase::Prepared) => {
                 self.phase = Phase::Running { start_us: at_us };
                 self.sampling = Some(Sampling::new(self.sample_every_us, at_us + self.sample_every_us));
+            }
+            (Request::Start { at_us }, Phase::Running { .. }) => {
+                self.phase = Phase::Running { start_us: at_us }
             }
             (Request::Halt, Phase::Prepared | Phase::Running { .. }) => {
                 self.slice.clear();

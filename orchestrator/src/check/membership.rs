@@ -6,7 +6,7 @@
 //! | | possibly | certainly |
 //! |---|---|---|
 //! | from | its process was started | it said that it had joined |
-//! | until | it said that it had left, or was killed, or its end was seen | it was told to leave, or killed; of a crash: it was last heard of |
+//! | until | it said that it had left, or was killed, or its end was seen; of a lost host: its lease ran out | it was told to leave, or killed; of a crash: it was last heard of |
 //!
 //! A node that is stopped stays a possible member, but it is no certain one until it has gone on and, for look-ups, has had the
 //! time to find its way back ([`REPAIR_US`]): others may have given it up meanwhile.
@@ -20,10 +20,6 @@ use p2ps::id::Id;
 
 use crate::record::{Life, LifeEnd, Pause, RunRecord};
 use crate::schedule::Schedule;
-
-/// How long the nodes of a host whose agent is gone may live on, in microseconds: until the agent's lease runs out at the
-/// latest, and for certain after a minute.
-const LOST_HOST_DOUBT_US: u64 = 60_000_000;
 
 /// How long nodes may take to find each other again after a pause or a partition, in microseconds. Wrong answers within are no fault;
 /// later ones are.
@@ -108,7 +104,7 @@ pub(super) fn without(interval: (u64, u64), holes: &[(u64, u64)]) -> Vec<(u64, u
 
 fn possible(life: &Life, error_us: u64) -> (u64, u64) {
     let ended_us = life.ended.map(|(at_us, end)| match end {
-        LifeEnd::HostLost => at_us.saturating_add(LOST_HOST_DOUBT_US),
+        LifeEnd::HostLost { gone_us } => gone_us.max(at_us),
         LifeEnd::Expected | LifeEnd::Unexpected => at_us,
     });
     let until_us = [life.killed_us, life.left_us, ended_us].into_iter().flatten().min().unwrap_or(u64::MAX);
@@ -120,7 +116,7 @@ fn certain(life: &Life, error_us: u64) -> Option<(u64, u64)> {
     let from_us = life.joined_us?.saturating_add(error_us).saturating_add(1);
     let ended_us = life.ended.map(|(at_us, end)| match end {
         LifeEnd::Expected => at_us,
-        LifeEnd::Unexpected | LifeEnd::HostLost => life.heard_us.min(at_us),
+        LifeEnd::Unexpected | LifeEnd::HostLost { .. } => life.heard_us.min(at_us),
     });
     let until = [life.leave_us, life.killed_us, life.left_us, ended_us].into_iter().flatten().min();
     let until_us = until.unwrap_or(u64::MAX).checked_sub(error_us)?.checked_sub(1)?;
@@ -157,9 +153,8 @@ mod tests {
         assert_eq!((possible(&killed, 0), certain(&killed, 0)), ((10, 80), Some((21, 79))));
         let crashed = Life { ended: Some((100, LifeEnd::Unexpected)), ..life() };
         assert_eq!((possible(&crashed, 0), certain(&crashed, 0)), ((10, 100), Some((21, 69))));
-        let lost = Life { ended: Some((100, LifeEnd::HostLost)), ..life() };
-        let doubt = 100 + LOST_HOST_DOUBT_US;
-        assert_eq!((possible(&lost, 0), certain(&lost, 0)), ((10, doubt), Some((21, 69))));
+        let lost = Life { ended: Some((100, LifeEnd::HostLost { gone_us: 500 })), ..life() };
+        assert_eq!((possible(&lost, 0), certain(&lost, 0)), ((10, 500), Some((21, 69))));
     }
 
     #[test]

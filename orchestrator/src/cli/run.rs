@@ -9,9 +9,9 @@ use serde_json::json;
 use super::place::{self, HostArguments};
 use super::progress::{Display, line};
 use super::{Outcome, problem};
-use crate::plan::load;
+use crate::plan::{load, parse_duration};
 use crate::report::terminal;
-use crate::run::machine::Ending;
+use crate::run::machine::{Ending, LEASE_MS_RANGE};
 use crate::run::{Finished, Job, RunError, carry_out};
 
 /// `orchestrator run`'s arguments.
@@ -37,6 +37,9 @@ pub(super) struct Arguments {
     /// Serves all nodes' metrics to Prometheus while the run lasts
     #[arg(long, value_name = "ADDRESS")]
     metrics_listen: Option<SocketAddr>,
+    /// How long nodes on hosts outlive the last word from here: 1s to 10m
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = lease_ms)]
+    lease: u64,
     #[command(flatten, next_help_heading = "Hosts")]
     hosts: HostArguments,
 }
@@ -86,7 +89,18 @@ fn job(arguments: &Arguments) -> Result<Job, Outcome> {
         out: arguments.out.clone(),
         command: std::env::args().collect(),
         metrics: arguments.metrics_listen,
+        lease_ms: arguments.lease,
     })
+}
+
+/// A lease in milliseconds, from a length of time as plans write it.
+fn lease_ms(text: &str) -> Result<u64, String> {
+    let length = parse_duration(text)?;
+    let lease_ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
+    match LEASE_MS_RANGE.contains(&lease_ms) {
+        true => Ok(lease_ms),
+        false => Err("a lease is 1s to 10m long".to_owned()),
+    }
 }
 
 fn outcome(finished: &Finished) -> Outcome {

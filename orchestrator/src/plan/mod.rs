@@ -35,7 +35,7 @@ pub use self::diagnose::{PlanError, Problem};
 pub use self::document::{DEPTH_MAX, OVERRIDES_MAX, PLAN_BYTES_MAX, VALUES_MAX};
 pub use self::resolved::resolved_yaml;
 pub use self::schema::json_schema;
-pub use self::units::{DURATION_MAX, NAME_CHARACTERS_MAX, RATE_MAX, duration_text};
+pub use self::units::{DURATION_MAX, NAME_CHARACTERS_MAX, RATE_MAX, duration_text, parse_duration};
 
 /// The most nodes of a run, with those that join later. How many of them one host takes is the agents' to say
 /// ([`p2ps::agent::protocol::NODES_MAX`]), and checked when a run has its hosts.

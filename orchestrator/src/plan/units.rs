@@ -104,6 +104,14 @@ pub(crate) fn decimal(text: &str) -> Option<f64> {
     if digits(whole) && digits(fraction) { text.parse().ok() } else { None }
 }
 
+/// Reads a length of time as plans write it, such as `1m30s`.
+///
+/// # Errors
+/// What is wrong with it, and how it is written, for people.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    <Duration as Unit>::parse(text).map_err(|refusal| format!("{}: {}", refusal.message, refusal.hint))
+}
+
 /// A length of time as plans write it; reads back as the same, to the microsecond.
 pub fn duration_text(length: Duration) -> String {
     let mut rest_us = u64::try_from(length.as_micros()).unwrap_or(u64::MAX);

@@ -34,7 +34,10 @@ pub enum LifeEnd {
     /// By itself: it crashed.
     Unexpected,
     /// Nobody knows: the host's agent is gone.
-    HostLost,
+    HostLost {
+        /// When the process had ended for certain, in microseconds since the run's start: with the agent's lease at the latest.
+        gone_us: u64,
+    },
 }
 
 impl Life {

@@ -27,7 +27,7 @@ pub use lives::{Life, LifeEnd};
 pub use operations::{Judged, LostReason, Operation, OperationEnd, write_operations};
 pub use progress::{OperationCounts, Progress};
 pub use recorder::{RING_REPORTS_MAX, Recorder};
-pub use run_record::{HostRecord, LatestSample, MetricsTarget, Pause, RingReport, RunRecord};
+pub use run_record::{HostRecord, LatestSample, Loss, MetricsTarget, Pause, RingReport, RunRecord};
 pub use samples::Totals;
 
 /// Why something could not be recorded.

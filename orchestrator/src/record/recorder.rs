@@ -17,7 +17,7 @@ use super::histograms::HistogramLog;
 use super::lives::{Life, LifeEnd, Lives};
 use super::operations::{LostReason, Operation, Operations};
 use super::progress::{OperationMeter, Progress};
-use super::run_record::{HostRecord, LatestSample, MetricsTarget, Pause, RingReport, RunRecord};
+use super::run_record::{HostRecord, LatestSample, Loss, MetricsTarget, Pause, RingReport, RunRecord};
 use super::samples::Samples;
 use super::timeline::{Event, Timeline};
 
@@ -104,11 +104,11 @@ impl Recorder {
         })
     }
 
-    /// Takes in that the clock of `host` may be off by so much: what happened on it is uncertain by that. The latest word
-    /// counts; without one it is zero, as on one host.
+    /// Takes in that the clock of `host` may be off by so much: what happened on it is uncertain by that. The largest error of the
+    /// run counts; without a word it is zero, as on one host.
     pub fn clock_error(&mut self, host: HostIndex, error_us: u64) {
         if let Some(host) = self.hosts.get_mut(host as usize) {
-            host.clock_error_us = error_us;
+            host.clock_error_us = host.clock_error_us.max(error_us);
         }
     }
 
@@ -161,12 +161,13 @@ impl Recorder {
         }
     }
 
-    /// The agent of `host` is gone at `at_us` (since the run's start): its nodes count as crashed then.
+    /// The agent of `host` is gone: its nodes count as crashed at that moment.
     ///
     /// # Errors
     /// Where it cannot be written.
-    pub fn host_lost(&mut self, host: HostIndex, at_us: u64, reason: &str) -> Result<(), RecordError> {
-        self.heard(at_us);
+    pub fn host_lost(&mut self, host: HostIndex, loss: Loss, reason: &str) -> Result<(), RecordError> {
+        let Loss { at_us, noticed_us, gone_us } = loss;
+        self.heard(noticed_us);
         let Some(record) = self.hosts.get_mut(host as usize) else { return Ok(()) };
         if record.lost.is_some() {
             return Ok(());
@@ -176,12 +177,12 @@ impl Recorder {
         for (node, placement) in (0..).zip(&self.nodes).filter(|(_, placement)| placement.host == host) {
             let _ = placement;
             if let Some(life) = self.lives.latest_mut(node).filter(|life| life.ended.is_none()) {
-                life.ended = Some((at_us, LifeEnd::HostLost));
+                life.ended = Some((at_us, LifeEnd::HostLost { gone_us }));
             }
         }
         self.count_problem(format!("{}: the host was lost: {reason}", self.hosts[host as usize].name));
         let name = &self.hosts[host as usize].name;
-        self.timeline.write(&Event::HostLost { host: name, at_us, reason })?;
+        self.timeline.write(&Event::HostLost { host: name, at_us, noticed_us, gone_us, reason })?;
         self.timeline.flush()
     }
 
@@ -483,7 +484,7 @@ fn lost_reason(
     let host_lost = host.and_then(|host| host.lost.as_ref()).is_some_and(|(at_us, _)| *at_us <= ended_us);
     let life = lives.iter().rev().find(|life| life.spawned_us.is_none_or(|at_us| at_us <= intended_us));
     match life.map(|life| (life.over_us(), life.ended)) {
-        Some((_, Some((at_us, LifeEnd::HostLost)))) if at_us <= ended_us => LostReason::HostLost,
+        Some((_, Some((at_us, LifeEnd::HostLost { .. })))) if at_us <= ended_us => LostReason::HostLost,
         Some((Some(over_us), _)) if over_us <= ended_us => LostReason::NodeEnded,
         Some(_) => LostReason::NoReport,
         None if host_lost => LostReason::HostLost,

@@ -49,6 +49,17 @@ pub struct Pause {
     pub until_us: Option<u64>,
 }
 
+/// When a host was lost, in microseconds since the run's start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// When its nodes count as crashed: the connection ended, or, where it only fell silent, when it was last heard.
+    pub at_us: u64,
+    /// When it was given up.
+    pub noticed_us: u64,
+    /// When nothing of it could run any more, for certain.
+    pub gone_us: u64,
+}
+
 /// A node's latest counters.
 #[derive(Clone, Copy, Debug)]
 pub struct LatestSample<'a> {

@@ -72,6 +72,8 @@ pub(super) enum Event<'a> {
     HostLost {
         host: &'a str,
         at_us: u64,
+        noticed_us: u64,
+        gone_us: u64,
         reason: &'a str,
     },
     Problem {

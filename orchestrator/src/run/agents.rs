@@ -8,6 +8,7 @@ use p2ps::agent::lines::LineBuffer;
 use p2ps::agent::protocol::{Action, LIST_MAX, NOTICE_BYTES_MAX, NodeIndex, Notice, Request};
 use p2ps::id::Id;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
@@ -72,9 +73,10 @@ impl AgentHandle {
         AgentHandle { outgoing, kill }
     }
 
-    /// Says something to the agent. `false`: too much waits already, or nobody hears it.
+    /// Says something to the agent. `false`: too much waits already. One that takes no more has ended, or is about to: its end will
+    /// be told of, with the reason.
     pub(super) fn say(&self, outgoing: Outgoing) -> bool {
-        self.outgoing.try_send(outgoing).is_ok()
+        !matches!(self.outgoing.try_send(outgoing), Err(TrySendError::Full(_)))
     }
 
     /// Kills the agent; its end will be told of.

@@ -29,7 +29,7 @@ use crate::backend::Backend;
 use crate::check::{self, Verdict};
 use crate::plan::targets::FaultsWith;
 use crate::plan::{Plan, resolved_yaml};
-use crate::record::{Recorder, RunDirectory, RunRecord};
+use crate::record::{Loss, Recorder, RunDirectory, RunRecord};
 use crate::report::{MetricsBoard, MetricsServer};
 use crate::schedule::{self, HostIndex, Schedule, schedule, write_jsonl};
 
@@ -60,6 +60,9 @@ pub struct Job {
     pub command: Vec<String>,
     /// Where the run's metrics are served, if they are; then each node serves its own on its host's loopback too.
     pub metrics: Option<SocketAddr>,
+    /// How long hosts' agents and their nodes outlive the last word of this process, in milliseconds; within
+    /// [`LEASE_MS_RANGE`](super::machine::LEASE_MS_RANGE).
+    pub lease_ms: u64,
 }
 
 /// A run that is over.
@@ -221,6 +224,7 @@ fn begin(job: &Job, directory: &RunDirectory) -> Result<Manifest, RunError> {
         seed: job.plan.seed,
         isolation: job.plan.isolation,
         command: job.command.clone(),
+        lease_ms: job.lease_ms,
         began: manifest::now(),
         started: None,
         ended: None,
@@ -305,7 +309,11 @@ impl<'a> Driver<'a> {
             agents.push(AgentHandle::new(index, host.connection, tell.clone()));
             places.push(Place { name: host.name, listen: host.listen, ports: host.ports });
         }
-        let settings = Settings { end_us: schedule.end_us, sample_every_us: SAMPLE_EVERY_MS * 1000 };
+        let settings = Settings {
+            end_us: schedule.end_us,
+            sample_every_us: SAMPLE_EVERY_MS * 1000,
+            lease_ms: job.lease_ms,
+        };
         let mut effects = Vec::new();
         let name = directory.path().display().to_string();
         let machine = Machine::new(settings, &name, agents.len() as u32, monotonic_us(), &mut effects);
@@ -411,22 +419,31 @@ impl<'a> Driver<'a> {
             }
             HostEvent::Ended { status, why } => {
                 self.running -= 1;
-                self.journal.write(Entry::AgentEnded { host, status: status.clone() })?;
-                self.lost(host, &format!("{why} ({status})"))?;
+                self.journal.note(Entry::AgentEnded { host, status: status.clone() })?;
+                let at_us = self.machine.run_us(monotonic_us());
+                self.lost(host, at_us, &format!("{why} ({status})"))?;
                 self.tick(None);
             }
         }
         Ok(())
     }
 
-    /// A host's agent is gone, or as good as gone.
-    fn lost(&mut self, host: HostIndex, reason: &str) -> Result<(), RunError> {
+    /// A host's agent cannot be worked with, whatever it still does: it is ended, and its nodes are when it was last heard.
+    fn give_up(&mut self, host: HostIndex, reason: &str) -> Result<(), RunError> {
+        self.agents[host as usize].kill();
+        self.lost(host, self.machine.heard_us(host), reason)
+    }
+
+    /// A host's agent is gone since `at_us`, or as good as gone.
+    fn lost(&mut self, host: HostIndex, at_us: u64, reason: &str) -> Result<(), RunError> {
         if !self.machine.host(host).is_there() || self.machine.lost(host) {
             return Ok(());
         }
         self.outstanding.host_lost(host);
         self.manifest.hosts[host as usize].lost = Some(reason.to_owned());
-        self.recorder.host_lost(host, self.machine.run_us(monotonic_us()), reason)?;
+        let noticed_us = self.machine.run_us(monotonic_us());
+        let gone_us = noticed_us.saturating_add(self.job.lease_ms * 1000);
+        self.recorder.host_lost(host, Loss { at_us, noticed_us, gone_us }, reason)?;
         Ok(())
     }
 
@@ -443,7 +460,9 @@ impl<'a> Driver<'a> {
     fn carry_out(&mut self, effect: Effect) -> Result<(), RunError> {
         match effect {
             Effect::Send(host, request) => {
-                if matches!(request, Request::Start { .. }) {
+                if matches!(request, Request::Start { .. })
+                    && self.manifest.hosts[host as usize].start_us.is_none()
+                {
                     self.started(host)?;
                 }
                 self.say(host, Outgoing::Request(Box::new(request)))
@@ -464,14 +483,12 @@ impl<'a> Driver<'a> {
                 self.say(host, Outgoing::Slice(Arc::clone(self.schedule)))
             }
             Effect::Measured(host, clock) => {
-                self.recorder.clock_error(host, clock.error_us);
+                let known = self.machine.host(host).clock;
+                self.recorder.clock_error(host, known.map_or(clock.error_us, |known| known.error_us));
                 self.manifest.hosts[host as usize].measured(clock);
                 Ok(())
             }
-            Effect::GiveUp(host, reason) => {
-                self.agents[host as usize].kill();
-                self.lost(host, &reason)
-            }
+            Effect::GiveUp(host, reason) => self.give_up(host, &reason),
         }
     }
 
@@ -479,8 +496,7 @@ impl<'a> Driver<'a> {
         if !self.machine.host(host).is_there() || self.agents[host as usize].say(outgoing) {
             return Ok(());
         }
-        self.agents[host as usize].kill();
-        self.lost(host, "its agent does not listen")
+        self.give_up(host, "its agent does not listen")
     }
 
     fn started(&mut self, host: HostIndex) -> Result<(), RunError> {

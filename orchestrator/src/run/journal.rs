@@ -131,11 +131,20 @@ impl Journal {
     /// # Errors
     /// [`JournalError::Write`]; what the entry is about must then not be done.
     pub fn write(&mut self, entry: Entry) -> Result<(), JournalError> {
+        self.note(entry)?;
+        self.file.sync_data().map_err(|source| JournalError::Write { path: self.path.clone(), source })
+    }
+
+    /// Writes an entry that nothing depends on, and does not wait for the disk: on a busy one that can take seconds, in which agents
+    /// hear nothing and leases run out.
+    ///
+    /// # Errors
+    /// [`JournalError::Write`].
+    pub fn note(&mut self, entry: Entry) -> Result<(), JournalError> {
         let line = Line { unix_us: p2ps::agent::clock::unix_us(), entry };
         let mut text = serde_json::to_vec(&line).expect("a journal's line is plain data: nothing can fail");
         text.push(b'\n');
-        let written = self.file.write_all(&text).and_then(|()| self.file.sync_data());
-        written.map_err(|source| JournalError::Write { path: self.path.clone(), source })
+        self.file.write_all(&text).map_err(|source| JournalError::Write { path: self.path.clone(), source })
     }
 }
 

@@ -14,23 +14,29 @@ use std::ops::RangeInclusive;
 use p2ps::access_point::AccessPoint;
 use p2ps::agent::protocol::{AGENT_PROTOCOL_VERSION, HostFacts, NodeIndex, Notice, Request};
 
-use super::clock::{self, ClockOffset, EXCHANGES_AT_START, Exchange};
+use super::clock::{self, ClockOffset, EXCHANGES, Exchange};
 use crate::schedule::HostIndex;
 
-/// How long an agent lives without a word, in milliseconds.
+/// How long an agent lives without a word, in milliseconds, unless somebody wants it otherwise.
 pub const LEASE_MS: u64 = 5_000;
 
-/// How often each agent gets a word at least, in microseconds.
+/// The shortest and the longest lease, in milliseconds. A shorter one would end by a busy host or a slow link alone.
+pub const LEASE_MS_RANGE: RangeInclusive<u64> = 1_000..=600_000;
+
+/// How often each agent gets a word at least, in microseconds; with a short lease, several times in each.
 const RENEW_EVERY_US: u64 = 1_000_000;
 
+/// How many words an agent gets in a lease, at least.
+const RENEWALS_MIN: u64 = 5;
+
 /// How often clocks are compared during the run, in microseconds.
-const CLOCK_EVERY_US: u64 = 10_000_000;
+const CLOCK_EVERY_US: u64 = 5_000_000;
 
 /// How long a host may take for each step of its preparation, in microseconds.
 const PREPARE_WAIT_US: u64 = 60_000_000;
 
-/// How long a host may be silent in a run, in microseconds; it is given up then.
-const SILENCE_MAX_US: u64 = 20_000_000;
+/// How many leases long a host may be silent in a run; it is given up then.
+const SILENCE_LEASES_MAX: u64 = 4;
 
 /// How far ahead the common start lies, in microseconds: time for it to reach every host.
 const START_MARGIN_US: RangeInclusive<u64> = 100_000..=10_000_000;
@@ -54,6 +60,18 @@ pub struct Settings {
     pub end_us: u64,
     /// How often nodes are sampled, in microseconds.
     pub sample_every_us: u64,
+    /// How long an agent lives without a word, in milliseconds.
+    pub lease_ms: u64,
+}
+
+impl Settings {
+    fn renew_every_us(&self) -> u64 {
+        RENEW_EVERY_US.min(self.lease_ms * 1000 / RENEWALS_MIN)
+    }
+
+    fn silence_max_us(&self) -> u64 {
+        (SILENCE_LEASES_MAX * self.lease_ms * 1000).max(2 * self.sample_every_us)
+    }
 }
 
 /// What is to be done.
@@ -115,9 +133,9 @@ pub struct Host {
     pub facts: Option<HostFacts>,
     /// Where its nodes are reached.
     pub nodes: Vec<(NodeIndex, AccessPoint)>,
-    /// Its clock, as best measured of late.
+    /// Its clock, as best known by all measurements.
     pub clock: Option<ClockOffset>,
-    /// The run's start on its clock, in microseconds.
+    /// The run's start on its clock, in microseconds; moves where the clock is found to have drifted.
     pub start_us: Option<u64>,
     step: Step,
     step_since_us: u64,
@@ -163,8 +181,8 @@ impl Machine {
     /// A run on `hosts` hosts whose agents have just been started; greets them.
     pub fn new(settings: Settings, run: &str, hosts: u32, now_us: u64, out: &mut Vec<Effect>) -> Machine {
         let host = Host { step_since_us: now_us, heard_us: now_us, renewed_us: now_us, ..Host::default() };
-        let hello =
-            Request::Hello { version: AGENT_PROTOCOL_VERSION, run: run.to_owned(), lease_ms: LEASE_MS };
+        let (version, run, lease_ms) = (AGENT_PROTOCOL_VERSION, run.to_owned(), settings.lease_ms);
+        let hello = Request::Hello { version, run, lease_ms };
         out.extend((0..hosts).map(|host| Effect::Send(host, hello.clone())));
         Machine {
             settings,
@@ -219,6 +237,11 @@ impl Machine {
     pub fn ended_us(&self) -> Option<u64> {
         let interrupted = self.ending == Ending::Interrupted;
         Some(self.run_us(if interrupted { self.over_us? } else { self.stopped_us? }))
+    }
+
+    /// When a host was last heard, since the run's start; 0 before it.
+    pub fn heard_us(&self, host: HostIndex) -> u64 {
+        self.run_us(self.host(host).heard_us)
     }
 
     /// Where all nodes are reached, of all hosts that are there.
@@ -341,12 +364,10 @@ impl Machine {
                     let seconds = PREPARE_WAIT_US / 1_000_000;
                     out.push(Effect::GiveUp(index, format!("it was not ready within {seconds} s")));
                 }
-            } else if stage != Stage::Stopping
-                && silent_us >= SILENCE_MAX_US.max(2 * self.settings.sample_every_us)
-            {
+            } else if stage != Stage::Stopping && silent_us >= self.settings.silence_max_us() {
                 out.push(Effect::GiveUp(index, format!("no word from it for {} s", silent_us / 1_000_000)));
             }
-            if now_us.saturating_sub(host.renewed_us) >= RENEW_EVERY_US {
+            if now_us.saturating_sub(host.renewed_us) >= self.settings.renew_every_us() {
                 host.renewed_us = now_us;
                 out.push(Effect::Send(index, Request::Renew));
             }
@@ -388,11 +409,19 @@ impl Machine {
         let host = &mut self.hosts[index as usize];
         let Some((_, asked_us)) = host.asked.take_if(|(asked, _)| *asked == token) else { return };
         host.exchanges.push(Exchange { asked_us, answered_us: now_us, host_us });
-        if (host.exchanges.len() as u32) < EXCHANGES_AT_START {
+        if (host.exchanges.len() as u32) < EXCHANGES {
             return host.ask_clock(&mut self.token, now_us, index, out);
         }
-        host.clock = clock::best(host.exchanges.drain(..));
-        out.extend(host.clock.map(|clock| Effect::Measured(index, clock)));
+        let Some(measured) = clock::best(host.exchanges.drain(..)) else { return };
+        let known = host.clock.map_or(measured, |clock| clock.updated(measured));
+        host.clock = Some(known);
+        out.push(Effect::Measured(index, measured));
+        if let Some(start_us) = &mut host.start_us {
+            let at_us = known.to_host_us(self.start_us);
+            if std::mem::replace(start_us, at_us) != at_us {
+                out.push(Effect::Send(index, Request::Start { at_us }));
+            }
+        }
         if host.step == Step::Measuring {
             host.enter(Step::Ready, now_us);
         }
@@ -474,11 +503,14 @@ pub(crate) mod tests {
         }
     }
 
-    const SETTINGS: Settings = Settings { end_us: 30_000_000, sample_every_us: 1_000_000 };
+    const SETTINGS: Settings =
+        Settings { end_us: 30_000_000, sample_every_us: 1_000_000, lease_ms: LEASE_MS };
 
     struct Bench {
         machine: Machine,
         now_us: u64,
+        /// By how much the hosts' clocks are ahead.
+        ahead_us: u64,
         out: Vec<Effect>,
     }
 
@@ -486,7 +518,7 @@ pub(crate) mod tests {
         fn new(hosts: u32) -> Bench {
             let mut out = Vec::new();
             let machine = Machine::new(SETTINGS, "test", hosts, 1_000_000, &mut out);
-            Bench { machine, now_us: 1_000_000, out }
+            Bench { machine, now_us: 1_000_000, ahead_us: 5_000_000, out }
         }
 
         /// Lets `host`'s agent say something; gives back what is to be done then.
@@ -511,13 +543,13 @@ pub(crate) mod tests {
             self.hear(host, &Notice::Prepared { nodes })
         }
 
-        /// Answers the clock's questions in `effects`, for a host that is 5 s ahead, until none is left.
+        /// Answers the clock's questions in `effects`, for hosts that are ahead, until none is left.
         fn answer_clocks(&mut self, mut effects: Vec<Effect>) -> Vec<Effect> {
             let mut other = Vec::new();
             while let Some(effect) = effects.pop() {
                 match effect {
                     Effect::Send(host, Request::Clock { token }) => {
-                        let monotonic_us = self.now_us + 50 + 5_000_000;
+                        let monotonic_us = self.now_us + 50 + self.ahead_us;
                         effects.extend(self.hear(host, &Notice::Clock { token, monotonic_us, unix_us: 0 }));
                     }
                     effect => other.push(effect),
@@ -587,6 +619,25 @@ pub(crate) mod tests {
             let error_us = bench.machine.host(host).clock.unwrap().error_us;
             assert!(at_us.abs_diff(start_us + 5_000_000) <= error_us, "host {host}");
         }
+    }
+
+    #[test]
+    fn the_actions_of_a_host_whose_clock_drifts_are_moved_and_those_of_others_are_not() {
+        let mut bench = Bench::running(2);
+        let began: Vec<u64> = (0..2).filter_map(|host| bench.machine.host(host).start_us).collect();
+        for (ahead_us, moves) in [(5_000_000, false), (5_001_000, true)] {
+            bench.ahead_us = ahead_us;
+            let asked = bench.pass(CLOCK_EVERY_US, 0);
+            let of_first = |effect: &Effect| matches!(effect, Effect::Send(0, Request::Clock { .. }));
+            let told = bench.answer_clocks(asked.into_iter().filter(of_first).collect());
+            let restarts =
+                told.iter().filter(|effect| matches!(effect, Effect::Send(0, Request::Start { .. })));
+            assert_eq!(restarts.count(), usize::from(moves), "{told:?}");
+        }
+        let host = bench.machine.host(0);
+        let (start_us, error_us) = (host.start_us.unwrap(), host.clock.unwrap().error_us);
+        assert!(start_us.abs_diff(began[0] + 1_000) <= error_us, "{host:?}");
+        assert_eq!(bench.machine.host(1).start_us, Some(began[1]));
     }
 
     #[test]
@@ -674,7 +725,7 @@ pub(crate) mod tests {
             compared +=
                 effects.iter().filter(|e| matches!(e, Effect::Send(_, Request::Clock { .. }))).count();
         }
-        assert_eq!((renewed, compared), (19, 1));
+        assert_eq!((renewed, compared), (19, 3));
         let effects = bench.pass(2_000_000, 0);
         assert_eq!(given_up(&effects).len(), 1);
     }

@@ -35,6 +35,8 @@ pub struct Manifest {
     pub isolation: Isolation,
     /// The command line.
     pub command: Vec<String>,
+    /// How long agents lived without a word, in milliseconds.
+    pub lease_ms: u64,
     /// When the run began (UTC).
     pub began: String,
     /// When its schedule started (UTC), if it did.
@@ -67,7 +69,7 @@ pub struct HostManifest {
     pub listen: Option<IpAddr>,
     /// What its agent said of it.
     pub facts: Option<HostFacts>,
-    /// The run's start on its monotonic clock, in microseconds.
+    /// The run's start on its monotonic clock, in microseconds, as it was told then.
     pub start_us: Option<u64>,
     /// Its clock against the orchestrator's: before the start, and during the run.
     pub clocks: Vec<ClockOffset>,

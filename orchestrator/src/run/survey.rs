@@ -14,7 +14,7 @@ use tokio::sync::{Barrier, oneshot};
 use tokio::task::JoinSet;
 
 use super::RunError;
-use super::clock::{self, ClockOffset, EXCHANGES_AT_START, Exchange};
+use super::clock::{self, ClockOffset, EXCHANGES, Exchange};
 use super::conversation::Conversation;
 use super::hosts::{chain, prepare_all};
 use super::machine::LEASE_MS;
@@ -140,7 +140,7 @@ async fn interview(
         _ => return Err(OUT_OF_ORDER.into()),
     };
     let mut exchanges = Vec::new();
-    for asked in 0..EXCHANGES_AT_START {
+    for asked in 0..EXCHANGES {
         let asked_us = unix_us();
         conversation.say(&Request::Clock { token: u64::from(asked) }).await?;
         match conversation.hear().await? {

@@ -2,20 +2,21 @@
 #![allow(dead_code, reason = "each test uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+pub(crate) mod namespaces;
 pub(crate) mod sshd;
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::OnceLock;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use p2ps_orchestrator::run::journal::{self, Entry};
 use p2ps_orchestrator::run::process::{ProcessIdentity, session_members};
 
 /// How long anything may take before a test gives up on it.
-pub(crate) const WAIT: Duration = Duration::from_secs(60);
+pub(crate) const WAIT: Duration = Duration::from_secs(120);
 
 const ORCHESTRATOR: &str = env!("CARGO_BIN_EXE_orchestrator");
 
@@ -106,10 +107,16 @@ impl Run {
     /// Waits for its end; gives back how it ended.
     pub(crate) fn wait_end(&mut self) -> ExitStatus {
         let deadline = Instant::now() + WAIT;
-        while let Ok(line) = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            self.printed.push(line);
+        loop {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => self.printed.push(line),
+                Err(RecvTimeoutError::Disconnected) => return self.child.wait().unwrap(),
+                Err(RecvTimeoutError::Timeout) => {
+                    let errors = self.errors();
+                    panic!("the run does not end; printed: {:#?}; {errors}", self.printed);
+                }
+            }
         }
-        self.child.wait().unwrap()
     }
 
     pub(crate) fn errors(&mut self) -> String {

@@ -9,13 +9,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
-use ssh2::Session;
+use ssh2::{Channel, Session};
 
 /// The most that is read of what a host's commands print, in bytes.
 const OUTPUT_BYTES_MAX: u64 = 64 << 10;
 
 /// How long processes may take to end after their run, in seconds: somewhat longer than an agent's lease.
 const SWEEP_WAIT_SECONDS: &str = "8";
+
+/// How long is waited for each answer of a host that took no more, in milliseconds.
+const SAID_WAIT_MS: u32 = 2_000;
+
+/// How long a host waits for more of the node binary, in seconds.
+const STALL_SECONDS_MAX: &str = "10";
 
 /// The line by which a script says where the binary is; whatever a login script prints before is passed over.
 const FOUND: &str = "p2ps-binary ";
@@ -87,15 +93,35 @@ if [ -x "$file" ] && [ "$(digest_of "$file")" = "$digest" ]; then
 fi
 "#;
 
-/// Takes the binary from standard input. What tries that were cut off by a crash of the host have left is removed.
+/// Takes the binary from standard input. What tries that were cut off by a crash of the host have left is removed. A sender that
+/// is cut off does not end the input: after `$4` seconds without a byte, no more is waited for.
 const STORE: &str = r#"
 umask 077
 mkdir -p "$dir" || exit 11
 find "$dir" -name "p2ps-node-*.new" -mmin +60 -exec rm -f {} + 2> /dev/null
 new=$file.$$.new
-trap "rm -f \"\$new\"" EXIT
+trap "kill \$taker \$watcher 2> /dev/null; rm -f \"\$new\"" EXIT
 trap "exit 16" HUP INT TERM PIPE
-cat > "$new" || exit 12
+exec 3<&0
+cat <&3 > "$new" &
+taker=$!
+exec 3<&-
+(
+  trap "kill \$nap; exit" TERM
+  before=0
+  while sleep "$4" & nap=$!; wait "$nap"; do
+    now=$(wc -c < "$new")
+    [ "$now" != "$before" ] || { kill "$taker"; exit; }
+    before=$now
+  done
+) < /dev/null > /dev/null 2>&1 &
+watcher=$!
+wait "$taker"
+case $? in
+  0) ;;
+  143) echo "nothing more of it came for $4 s" >&2; exit 13 ;;
+  *) exit 12 ;;
+esac
 [ "$(digest_of "$new")" = "$digest" ] || { echo "its digest is not $digest" >&2; exit 13; }
 chmod 700 "$new" || exit 12
 "$new" --version > /dev/null || exit 14
@@ -120,11 +146,12 @@ while left=$(running); [ -n "$left" ] && [ "$tries" -lt "$4" ]; do
   tries=$((tries + 1)); sleep 1
 done
 if [ -n "$left" ]; then echo "$left"; exit 0; fi
-if [ "$5" = remove ] && [ -e "$real" ]; then
+[ "$5" = remove ] || exit 0
+if [ -e "$real" ]; then
   rm -f "$real" || exit 12
   echo "p2ps-removed"
-  cd / && rmdir "$dir" 2> /dev/null
 fi
+cd / && rmdir "$dir" 2> /dev/null
 exit 0
 "#;
 
@@ -159,7 +186,7 @@ pub(super) struct Provided {
 
 /// Sees to it that the host has the binary in its cache directory (`~/` is the user's home there). Blocks.
 pub(super) fn provide(session: &Session, cache: &str, binary: &NodeBinary) -> Result<Provided, UploadError> {
-    let arguments = [cache, &binary.file_name(), &binary.digest];
+    let arguments = [cache, &binary.file_name(), &binary.digest, STALL_SECONDS_MAX];
     let looked = run_script(session, LOOK, &arguments, &[])?;
     if looked.status == 14 {
         return Err(looked.into_error());
@@ -239,13 +266,32 @@ fn run_script(
         command.push_str(&quote(argument));
     }
     let mut channel = session.channel_session().map_err(UploadError::Connection)?;
-    channel.exec(&command).map_err(UploadError::Connection)?;
+    let output = carry(session, &mut channel, &command, input);
+    if output.is_err() {
+        // What the library still wants to say when channel and session are dropped is not waited for.
+        session.set_timeout(1);
+    }
+    output
+}
+
+/// Runs a command that reads `input`, and gives back what it says.
+fn carry(
+    session: &Session,
+    channel: &mut Channel,
+    command: &str,
+    input: &[u8],
+) -> Result<Output, UploadError> {
+    channel.exec(command).map_err(UploadError::Connection)?;
     // In one piece: the library cuts it into packets as long as can be. Where the script has ended early, its status says more than
-    // an error of this does.
-    channel.write_all(input).ok();
+    // this error does. It takes no more then, and has said it by now.
+    if let Err(error) = channel.write_all(input)
+        && error.kind() == io::ErrorKind::TimedOut
+    {
+        session.set_timeout(SAID_WAIT_MS);
+    }
     channel.send_eof().ok();
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    (&mut channel).take(OUTPUT_BYTES_MAX).read_to_end(&mut stdout).map_err(UploadError::Stream)?;
+    channel.take(OUTPUT_BYTES_MAX).read_to_end(&mut stdout).map_err(UploadError::Stream)?;
     channel.stderr().take(OUTPUT_BYTES_MAX).read_to_end(&mut stderr).map_err(UploadError::Stream)?;
     channel.close().map_err(UploadError::Connection)?;
     channel.wait_close().map_err(UploadError::Connection)?;
@@ -293,7 +339,7 @@ mod tests {
         let cache = directory.path().join("a cache/of 'mine'");
         let binary = program("#!/bin/sh\necho p2ps-node 0\n");
         let (cache_text, name) = (cache.to_str().unwrap(), binary.file_name());
-        let arguments = [cache_text, &name, &binary.digest];
+        let arguments = [cache_text, &name, &binary.digest, "9"];
         assert_eq!(run(LOOK, &arguments, b"").found(), None);
         let path = run(STORE, &arguments, &binary.bytes).found().unwrap();
         assert_eq!(Path::new(&path), cache.join(&name));
@@ -332,7 +378,34 @@ mod tests {
         assert_eq!(run(SWEEP, &keep, b"").swept().unwrap(), Swept::default());
         assert_eq!(run(SWEEP, &arguments, b"").swept().unwrap(), Swept { left: vec![], removed: true });
         assert!(!cache.exists());
+        // The run may have ended before the binary had come.
+        std::fs::create_dir(&cache).unwrap();
+        assert_eq!(run(SWEEP, &keep, b"").swept().unwrap(), Swept::default());
+        assert!(cache.exists());
         assert_eq!(run(SWEEP, &arguments, b"").swept().unwrap(), Swept::default());
+        assert!(!cache.exists());
+        assert_eq!(run(SWEEP, &arguments, b"").swept().unwrap(), Swept::default());
+    }
+
+    #[test]
+    fn a_sender_that_is_cut_off_is_not_waited_for_and_nothing_is_left_of_what_it_sent() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = directory.path().join("cache");
+        let mut child = Command::new("/bin/sh")
+            .args(["-c", &format!("{COMMON}{STORE}"), "p2ps", cache.to_str().unwrap(), "name", "digest", "1"])
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // It stays open: nobody says that this is the end.
+        let mut input = child.stdin.take().unwrap();
+        input.write_all(b"a part").unwrap();
+        let mut said = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(13), "{said}");
+        assert!(said.contains("nothing more of it came"), "{said}");
+        assert_eq!(std::fs::read_dir(&cache).unwrap().count(), 0);
+        drop(input);
     }
 
     #[test]
@@ -346,13 +419,13 @@ mod tests {
         for (text, sent, expected) in cases {
             let binary = program(text);
             let name = binary.file_name();
-            let output = run(STORE, &[cache.to_str().unwrap(), &name, &binary.digest], sent);
+            let output = run(STORE, &[cache.to_str().unwrap(), &name, &binary.digest, "9"], sent);
             assert_eq!(output.found(), None);
             let error = output.into_error().to_string();
             assert!(error.contains(expected), "{error}");
             assert_eq!(std::fs::read_dir(&cache).unwrap().count(), 0);
         }
-        let output = run(STORE, &["/dev/null/cache", "n", "d"], b"");
+        let output = run(STORE, &["/dev/null/cache", "n", "d", "9"], b"");
         assert!(output.into_error().to_string().contains("cache directory cannot be made"));
     }
 }
