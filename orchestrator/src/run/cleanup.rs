@@ -166,16 +166,22 @@ mod tests {
 
     /// A `setsid`-led session with a process of the name `sleep` in it, like an agent with a node.
     fn session() -> (Child, ProcessIdentity) {
-        let mut leader = Command::new("setsid")
-            .args(["sh", "-c", "sleep 61 & echo ready; wait"])
+        let leader = Command::new("setsid")
+            .args(["sh", "-c", "sleep 61 & wait"])
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
+            .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        let mut line = String::new();
-        io::BufRead::read_line(&mut io::BufReader::new(leader.stdout.take().unwrap()), &mut line).unwrap();
-        let identity = ProcessIdentity::of(leader.id()).unwrap();
-        (leader, identity)
+        let patience = Instant::now() + Duration::from_secs(30);
+        loop {
+            // The leader's name changes until it is the shell, its child's until it is the sleep.
+            let identity = ProcessIdentity::of(leader.id()).unwrap();
+            if !session_members(&identity, &["sleep"]).is_empty() {
+                return (leader, identity);
+            }
+            assert!(Instant::now() < patience, "no sleep in the session of {identity:?}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     fn journal(process: ProcessIdentity) -> (tempfile::TempDir, PathBuf) {
