@@ -9,6 +9,7 @@ use serde_json::json;
 use super::place::{self, HostArguments};
 use super::progress::{Display, line};
 use super::{Outcome, problem};
+use crate::backend::Backend;
 use crate::plan::load;
 use crate::report::terminal;
 use crate::run::machine::Ending;
@@ -19,8 +20,9 @@ use crate::run::{Finished, Job, RunError, carry_out};
 pub(super) struct Arguments {
     /// The plan, a YAML file
     plan: PathBuf,
-    /// Where nodes run: local, on this host; or the hosts of an inventory, a YAML file or a plain list of names
-    #[arg(long, default_value = "local", value_name = "local|FILE")]
+    /// Where nodes run: local, on this host; sim, in a simulation and in virtual time; or the hosts of an inventory, a YAML file
+    /// or a plain list of names
+    #[arg(long, default_value = "local", value_name = "local|sim|FILE")]
     on: String,
     /// Where run directories are made
     #[arg(long, default_value = "runs", value_name = "DIR")]
@@ -79,6 +81,10 @@ fn job(arguments: &Arguments) -> Result<Job, Outcome> {
         Outcome::Refused
     })?;
     let backend = place::backend(&arguments.on, &arguments.hosts)?;
+    if plan.simulation.prepared && !matches!(backend, Backend::Sim(_)) {
+        problem::print("`join: prepared` is for simulations: real nodes have to join. Run it with --on sim");
+        return Err(Outcome::Refused);
+    }
     Ok(Job {
         plan,
         plan_path: arguments.plan.clone(),
@@ -115,6 +121,9 @@ fn print(finished: &Finished, colour: bool) {
     for pid in &finished.cleaned.left {
         problem::print(&format!("process {pid} of this run could not be ended"));
     }
+    if let Some((trace, totals)) = finished.simulated {
+        line(&format!("simulated {} events, trace {trace}", totals.events));
+    }
     line(&finished.directory.path().display().to_string());
 }
 
@@ -130,6 +139,7 @@ fn print_json(finished: &Finished, outcome: Outcome) {
         "hosts_lost": reasons(&finished.lost),
         "hosts_unusable": reasons(&finished.unusable),
         "verdict": finished.verdict,
+        "trace": finished.simulated.map(|(trace, _)| trace.to_string()),
         "directory": finished.directory.path().display().to_string(),
     });
     line(&object.to_string());

@@ -13,6 +13,7 @@ mod expect;
 pub mod population;
 mod resolved;
 mod schema;
+pub mod simulation;
 pub mod trace;
 mod units;
 
@@ -26,6 +27,7 @@ use p2ps::config::NetConfig;
 use serde::Serialize;
 
 use self::churn::Churn;
+use self::simulation::Simulation;
 use self::trace::Trace;
 
 pub use self::diagnose::{PlanError, Problem};
@@ -34,9 +36,9 @@ pub use self::resolved::resolved_yaml;
 pub use self::schema::json_schema;
 pub use self::units::{DURATION_MAX, NAME_CHARACTERS_MAX, RATE_MAX, duration_text};
 
-/// The most nodes of a run, with those that join later. How many of them one host takes is the agents' to say
-/// ([`p2ps::agent::protocol::NODES_MAX`]), and checked when a run has its hosts.
-pub const NODES_MAX: u32 = 100_000;
+/// The most nodes of a run, with those that join later; so many fit in a simulation only. How many of them one host takes is the
+/// agents' to say ([`p2ps::agent::protocol::NODES_MAX`]), and checked when a run has its hosts.
+pub const NODES_MAX: u32 = 1_000_000;
 
 /// The most steps of a timeline.
 pub const STEPS_MAX: usize = 10_000;
@@ -118,6 +120,8 @@ pub struct Plan {
     pub duration: Duration,
     /// What is expected of it.
     pub expect: Vec<Expectation>,
+    /// What the simulator makes of it.
+    pub simulation: Simulation,
 }
 
 /// A stream of operations, open loop: each has its intended time, however the last one fared.

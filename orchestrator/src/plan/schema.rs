@@ -1,5 +1,6 @@
 //! The plan language as YAML has it. The comments here are what editors show; [`check`](super::check) says what may be.
 
+mod simulation;
 mod steps;
 
 use std::borrow::Cow;
@@ -16,6 +17,7 @@ use super::decode::Field;
 use super::expect::Expect;
 use super::units::{Name, Rate, Unit};
 
+pub(crate) use self::simulation::{RawClockSkew, RawLatency, RawSimulation};
 pub(crate) use self::steps::{
     RawChurn, RawDegrade, RawDistribution, RawEnd, RawHeal, RawPreset, RawShaped, RawSized, RawStep,
     RawTrace, RawTraceFormat,
@@ -74,6 +76,8 @@ pub(crate) struct RawPlan {
     pub(crate) duration: Option<Field<Duration>>,
     /// What must hold for the run to pass: `lookup.success >= 99.9%`, `lookup.hops.p99 <= 8`, `ring.converged within 15s of 30s`.
     pub(crate) expect: Option<Vec<Field<Expect>>>,
+    /// The network of a simulation. Other backends pass it over.
+    pub(crate) sim: Option<RawSimulation>,
 }
 
 /// What nodes live in. They hear, say and count the same in either.
@@ -156,6 +160,8 @@ pub(crate) enum RawAtMost {
 pub(crate) enum RawJoin {
     /// All at once: a flash crowd.
     AtOnce,
+    /// Not at all: they are a converged ring from the start. Only in a simulation.
+    Prepared,
     /// One after the other, evenly, so many a second.
     Rate(Field<Rate>),
 }

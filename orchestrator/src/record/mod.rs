@@ -92,6 +92,7 @@ mod tests {
             timeline,
             duration,
             expect,
+            simulation: Default::default(),
         }
     }
 }

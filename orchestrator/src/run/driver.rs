@@ -7,15 +7,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use p2ps::agent::clock::monotonic_us;
 use p2ps::agent::protocol::{AGENT_PROTOCOL_VERSION, NODES_MAX, NodeSlot, Notice, Preparation, Request};
 use p2ps::com::key::NetworkKey;
 use p2ps::config::PROTOCOL_VERSION;
+use p2ps::sim::{Totals, Trace};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
 
-use super::agents::{AgentHandle, HostEvent, Outgoing};
+use super::agents::{HostEvent, Outgoing};
 use super::cleanup::{self, Cleaned};
+use super::fleet::Fleet;
 use super::hosts::{self, Hosts, Interrupts, RunHost};
 use super::journal::{Entry, Journal};
 use super::machine::{Effect, Ending, Machine, Settings, Stage};
@@ -24,6 +24,7 @@ use super::outstanding::Outstanding;
 use super::process::ProcessIdentity;
 use super::{RunError, Status, Watcher};
 use crate::backend::Backend;
+use crate::backend::sim::VirtualAgent;
 use crate::check::{self, Verdict};
 use crate::plan::{Plan, resolved_yaml};
 use crate::record::{Recorder, RunDirectory, RunRecord};
@@ -33,14 +34,8 @@ use crate::schedule::{HostIndex, Schedule, schedule, write_jsonl};
 /// How often nodes are sampled, in milliseconds.
 const SAMPLE_EVERY_MS: u64 = 1000;
 
-/// How often the machine is told that time passes.
-const TICK_EVERY: Duration = Duration::from_millis(50);
-
 /// How often the metrics that are served are brought up to date.
 const PUBLISH_EVERY: Duration = Duration::from_secs(1);
-
-/// The most notices of agents that wait to be recorded; more wait in the agents' pipes.
-const EVENTS_MAX: usize = 4096;
 
 /// What is to be run.
 #[derive(Debug)]
@@ -76,6 +71,8 @@ pub struct Finished {
     pub unusable: Vec<(String, String)>,
     /// What the clean-up found, which should be nothing.
     pub cleaned: Cleaned,
+    /// Of a simulation: the hash of all that happened, and what was counted.
+    pub simulated: Option<(Trace, Totals)>,
 }
 
 /// Carries out a run from its beginning to its verdict. SIGINT and SIGTERM end it in order; twice, at once. When it
@@ -98,18 +95,19 @@ pub fn carry_out(job: Job, watcher: &mut dyn Watcher) -> Result<Finished, RunErr
     // Whatever went wrong: agents are killed with their tasks, and then nothing may be left.
     runtime.shutdown_timeout(Duration::from_secs(1));
     let cleaned = cleanup::clean(&directory.journal())?;
-    let Parts { schedule, mut manifest, mut journal, recorder, ending, ended_us } = driven?;
+    let Parts { schedule, mut manifest, mut journal, recorder, ending, ended_us, simulated } = driven?;
     if cleaned.left.is_empty() {
         journal.write(Entry::Ended)?;
     }
     manifest.ended = Some(manifest::now());
     manifest.ending = Some(ending.as_str().to_owned());
+    manifest.trace = simulated.map(|(trace, _)| trace.to_string());
     write_manifest(&manifest, &directory)?;
     let record = recorder.finish(ended_us)?;
     let verdict = check::conclude(&directory, &job.plan, &schedule, &record)?;
     let lost = manifest.hosts.into_iter().filter_map(|host| Some((host.name, host.lost?))).collect();
     let unusable = manifest.unusable_hosts.into_iter().map(|host| (host.name, host.reason)).collect();
-    Ok(Finished { directory, ending, record, verdict, lost, unusable, cleaned })
+    Ok(Finished { directory, ending, record, verdict, lost, unusable, cleaned, simulated })
 }
 
 /// Gathers the hosts, decides what each will do, and does it.
@@ -132,7 +130,10 @@ async fn drive(
     let on = |kind| signal(kind).map_err(|source| RunError::System { what: "be told of signals", source });
     let mut interrupts =
         Interrupts { interrupt: on(SignalKind::interrupt())?, terminate: on(SignalKind::terminate())? };
-    let gathered = hosts::gather(&job.backend, &mut journal, &mut interrupts, watcher).await;
+    let gathered = match &job.backend {
+        Backend::Sim(_) => Ok(Hosts::simulated()),
+        backend => hosts::gather(backend, &mut journal, &mut interrupts, watcher).await,
+    };
     if matches!(gathered, Err(RunError::InterruptedEarly)) {
         end_early(&mut manifest, Ending::Interrupted.as_str(), directory)?;
     }
@@ -202,6 +203,7 @@ fn begin(job: &Job, directory: &RunDirectory) -> Result<Manifest, RunError> {
         ending: None,
         hosts: Vec::new(),
         unusable_hosts: Vec::new(),
+        trace: None,
     };
     write_manifest(&manifest, directory)?;
     Ok(manifest)
@@ -235,10 +237,9 @@ struct Driver<'a> {
     machine: Machine,
     /// What the run calls its hosts, and where their nodes are.
     places: Vec<Place>,
-    agents: Vec<AgentHandle>,
+    fleet: Fleet,
     /// Agents whose processes have not ended yet.
     running: usize,
-    events: mpsc::Receiver<(HostIndex, HostEvent)>,
     effects: Vec<Effect>,
 }
 
@@ -255,6 +256,7 @@ struct Parts {
     recorder: Recorder,
     ending: Ending,
     ended_us: u64,
+    simulated: Option<(Trace, Totals)>,
 }
 
 impl<'a> Driver<'a> {
@@ -272,18 +274,23 @@ impl<'a> Driver<'a> {
         let network_key = job.plan.encrypted.then(NetworkKey::random).transpose().map_err(|error| {
             RunError::System { what: "draw the network's key", source: io::Error::other(error) }
         })?;
-        let (tell, events) = mpsc::channel(EVENTS_MAX);
-        let mut agents = Vec::new();
+        let mut connections = Vec::new();
         let mut places = Vec::new();
-        for (index, host) in (0..).zip(hosts) {
-            agents.push(AgentHandle::new(index, host.connection, tell.clone()));
-            places.push(Place { name: host.name, listen: host.listen });
+        for RunHost { name, listen, connection } in hosts {
+            connections.extend(connection);
+            places.push(Place { name, listen });
         }
+        let fleet = match &job.backend {
+            Backend::Sim(_) => {
+                Fleet::simulated(VirtualAgent::new(job.plan.simulation.clone(), job.plan.seed))
+            }
+            _ => Fleet::real(connections),
+        };
         let settings = Settings { end_us: schedule.end_us, sample_every_us: SAMPLE_EVERY_MS * 1000 };
         let mut effects = Vec::new();
         let name = directory.path().display().to_string();
-        let machine = Machine::new(settings, &name, agents.len() as u32, monotonic_us(), &mut effects);
-        let running = agents.len();
+        let running = fleet.len();
+        let machine = Machine::new(settings, &name, running as u32, fleet.now_us(), &mut effects);
         Ok(Driver {
             job,
             directory,
@@ -295,9 +302,8 @@ impl<'a> Driver<'a> {
             outstanding: Outstanding::new(schedule),
             machine,
             places,
-            agents,
+            fleet,
             running,
-            events,
             effects,
         })
     }
@@ -308,28 +314,28 @@ impl<'a> Driver<'a> {
         interrupts: &mut Interrupts,
         watcher: &mut dyn Watcher,
     ) -> Result<(), RunError> {
-        let mut ticks = tokio::time::interval(TICK_EVERY);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut published = Instant::now();
         self.carry_out_effects()?;
         while self.machine.stage() != Stage::Finished || self.running > 0 {
             tokio::select! {
                 biased;
                 () = interrupts.recv() => self.interrupt(watcher),
-                Some((host, event)) = self.events.recv() => {
-                    self.host_event(host, event)?;
-                    if self.machine.stage() == Stage::Preparing {
-                        self.tick(None);
+                heard = self.fleet.next() => match heard {
+                    Some((host, event)) => {
+                        self.host_event(host, event)?;
+                        if self.machine.stage() == Stage::Preparing {
+                            self.tick(None);
+                        }
                     }
-                }
-                _ = ticks.tick() => {
-                    // Counted only where it matters: it looks at all operations.
-                    let over_us = self.machine.over_us().filter(|_| self.machine.stage() == Stage::Draining);
-                    self.tick(over_us.map(|over_us| self.outstanding.count(over_us)));
-                    watcher.progress(&self.status(), &self.recorder);
-                    if self.job.metrics.is_some() && published.elapsed() >= PUBLISH_EVERY {
-                        published = Instant::now();
-                        board.publish(&self.recorder);
+                    None => {
+                        // Counted only where it matters: it looks at all operations.
+                        let over_us = self.machine.over_us().filter(|_| self.machine.stage() == Stage::Draining);
+                        self.tick(over_us.map(|over_us| self.outstanding.count(over_us)));
+                        watcher.progress(&self.status(), &self.recorder);
+                        if self.job.metrics.is_some() && published.elapsed() >= PUBLISH_EVERY {
+                            published = Instant::now();
+                            board.publish(&self.recorder);
+                        }
                     }
                 }
             }
@@ -344,6 +350,7 @@ impl<'a> Driver<'a> {
             schedule: Arc::clone(self.schedule),
             ending: self.machine.ending(),
             ended_us: self.machine.ended_us().unwrap_or(0),
+            simulated: self.fleet.trace(),
             manifest: self.manifest,
             journal: self.journal,
             recorder: self.recorder,
@@ -353,7 +360,7 @@ impl<'a> Driver<'a> {
     fn status(&self) -> Status {
         Status {
             stage: self.machine.stage(),
-            run_us: self.machine.run_us(monotonic_us()),
+            run_us: self.machine.run_us(self.fleet.now_us()),
             end_us: self.schedule.end_us,
             hosts: self.places.len() as u32,
             nodes: self.schedule.nodes.len() as u32,
@@ -361,12 +368,12 @@ impl<'a> Driver<'a> {
     }
 
     fn tick(&mut self, outstanding: Option<usize>) {
-        self.machine.tick(monotonic_us(), outstanding, &mut self.effects);
+        self.machine.tick(self.fleet.now_us(), outstanding, &mut self.effects);
     }
 
     fn interrupt(&mut self, watcher: &mut dyn Watcher) {
         watcher.interrupted(self.machine.stage());
-        self.machine.interrupt(monotonic_us(), &mut self.effects);
+        self.machine.interrupt(self.fleet.now_us(), &mut self.effects);
     }
 
     fn host_event(&mut self, host: HostIndex, event: HostEvent) -> Result<(), RunError> {
@@ -379,7 +386,7 @@ impl<'a> Driver<'a> {
                     facts.name.clone_from(&self.places[host as usize].name);
                 }
                 let start_us = self.machine.host(host).start_us;
-                self.machine.notice(monotonic_us(), host, &notice, &mut self.effects);
+                self.machine.notice(self.fleet.now_us(), host, &notice, &mut self.effects);
                 self.outstanding.notice(start_us.unwrap_or(0), &notice);
                 self.recorder.notice(host, start_us, &notice)?;
             }
@@ -400,7 +407,7 @@ impl<'a> Driver<'a> {
         }
         self.outstanding.host_lost(host);
         self.manifest.hosts[host as usize].lost = Some(reason.to_owned());
-        self.recorder.host_lost(host, self.machine.run_us(monotonic_us()), reason)?;
+        self.recorder.host_lost(host, self.machine.run_us(self.fleet.now_us()), reason)?;
         Ok(())
     }
 
@@ -437,17 +444,17 @@ impl<'a> Driver<'a> {
                 Ok(())
             }
             Effect::GiveUp(host, reason) => {
-                self.agents[host as usize].kill();
+                self.fleet.kill(host);
                 self.lost(host, &reason)
             }
         }
     }
 
     fn say(&mut self, host: HostIndex, outgoing: Outgoing) -> Result<(), RunError> {
-        if !self.machine.host(host).is_there() || self.agents[host as usize].say(outgoing) {
+        if !self.machine.host(host).is_there() || self.fleet.say(host, outgoing) {
             return Ok(());
         }
-        self.agents[host as usize].kill();
+        self.fleet.kill(host);
         self.lost(host, "its agent does not listen")
     }
 

@@ -7,6 +7,7 @@ mod agents;
 pub mod cleanup;
 pub mod clock;
 mod driver;
+mod fleet;
 mod hosts;
 pub mod journal;
 pub mod machine;
