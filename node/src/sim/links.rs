@@ -13,18 +13,32 @@ pub(super) struct LinkEnd {
     pub(super) inbound: bool,
     /// This node dialled, and that link stands.
     pub(super) outbound: bool,
-    /// This node dials, since then (microseconds).
-    pub(super) dialling: Option<u64>,
-    /// The dial's handshake is on its way, and what waited went with it.
-    pub(super) flushed: bool,
-    /// What waits for the dial, in order: the first and last of a chain of flights.
-    pub(super) waiting: Option<(u32, u32)>,
+    /// This node dials.
+    pub(super) dialling: Option<Box<Dialling>>,
     /// Since when a link stands, in microseconds.
     pub(super) since_us: u64,
     /// When the last thing that was sent arrives, in microseconds: what is sent later does not arrive before.
     pub(super) arrives_us: u64,
     /// When it was last of use, in microseconds.
     pub(super) used_us: u64,
+}
+
+/// A dial that is under way.
+#[derive(Clone, Debug)]
+pub(super) struct Dialling {
+    /// Since when, in microseconds.
+    pub(super) since_us: u64,
+    /// Its handshake is on its way, and what waited went with it.
+    pub(super) flushed: bool,
+    /// What waits for it, in order: the first and last of a chain of flights.
+    pub(super) waiting: Option<(u32, u32)>,
+}
+
+impl Dialling {
+    /// A dial that begins.
+    pub(super) fn begin(since_us: u64) -> Option<Box<Dialling>> {
+        Some(Box::new(Dialling { since_us, flushed: false, waiting: None }))
+    }
 }
 
 impl LinkEnd {
@@ -36,12 +50,15 @@ impl LinkEnd {
             inbound: false,
             outbound: false,
             dialling: None,
-            flushed: false,
-            waiting: None,
             since_us: 0,
             arrives_us: 0,
             used_us: 0,
         }
+    }
+
+    /// Whether the dial that began then is under way.
+    pub(super) fn is_dialling_since(&self, since_us: u64) -> bool {
+        self.dialling.as_ref().is_some_and(|dialling| dialling.since_us == since_us)
     }
 
     /// Whether a link stands.
@@ -78,6 +95,10 @@ impl LinkTable {
         let place = match self.place(other, life) {
             Ok(place) => place,
             Err(place) => {
+                if self.ends.len() == self.ends.capacity() {
+                    // Large networks have many of these tables: they grow with less to spare than a Vec's own doubling.
+                    self.ends.reserve_exact(8 + self.ends.len() / 4);
+                }
                 self.ends.insert(place, LinkEnd::new(other, life));
                 place
             }

@@ -174,7 +174,10 @@ impl Simulator {
     pub(super) fn end_life(&mut self, node: NodeNumber, orderly: bool) {
         self.inputs.clear();
         let Some(life) = self.nodes[node.index()].life.as_deref() else { return };
-        let heard = life.links.iter().filter(|end| end.is_open() || end.flushed);
+        let heard = life
+            .links
+            .iter()
+            .filter(|end| end.is_open() || end.dialling.as_ref().is_some_and(|dialling| dialling.flushed));
         let heard: Vec<_> = heard.map(|end| (end.other, end.life)).collect();
         for (other, other_life) in heard {
             self.hang_up(node, other, other_life, orderly);
@@ -185,8 +188,8 @@ impl Simulator {
     }
 
     fn forget(&mut self, life: &Life) {
-        for end in life.links.iter() {
-            self.drop_waiting(end.waiting);
+        for dialling in life.links.iter().filter_map(|end| end.dialling.as_ref()) {
+            self.drop_waiting(dialling.waiting);
         }
         for slot in &life.held {
             self.flights.take(*slot);

@@ -3,6 +3,7 @@
 use super::clock::ClockSkew;
 use super::engine::{Due, Simulator};
 use super::latency::Latency;
+use super::links::Dialling;
 use super::membership::NodeNumber;
 use super::node::{Dial, Flight, Parcel, node_at};
 use super::trace::digest;
@@ -136,14 +137,15 @@ impl Simulator {
             return false;
         }
         let begins = end.dialling.is_none();
-        let last = end.waiting.map(|(_, last)| last);
-        end.waiting = Some((end.waiting.map_or(slot, |(first, _)| first), slot));
         if begins {
-            end.dialling = Some(now_us);
-            end.flushed = false;
+            end.dialling = Dialling::begin(now_us);
         }
-        if let Some(last) = last.and_then(|last| self.flights.get_mut(last)) {
-            last.next = Some(slot);
+        if let Some(dialling) = &mut end.dialling {
+            let before = dialling.waiting;
+            dialling.waiting = Some((before.map_or(slot, |(first, _)| first), slot));
+            if let Some(last) = before.and_then(|(_, last)| self.flights.get_mut(last)) {
+                last.next = Some(slot);
+            }
         }
         if begins {
             self.begin_dial(node, other, life, false);
@@ -158,8 +160,7 @@ impl Simulator {
         let Some(living) = self.nodes[node.index()].life.as_deref_mut() else { return };
         let end = living.links.entry(other, life);
         if end.dialling.is_none() && !end.is_open() {
-            end.dialling = Some(now_us);
-            end.flushed = false;
+            end.dialling = Dialling::begin(now_us);
             self.begin_dial(node, other, life, false);
         }
     }
@@ -348,9 +349,10 @@ impl Simulator {
     /// What waits for a dial leaves.
     fn flush(&mut self, node: NodeNumber, other: NodeNumber, life: u32) {
         let Some(living) = self.nodes[node.index()].life.as_deref_mut() else { return };
-        let Some(end) = living.links.get_mut(other, life) else { return };
-        end.flushed = true;
-        let mut next = end.waiting.take().map(|(first, _)| first);
+        let dialling = living.links.get_mut(other, life).and_then(|end| end.dialling.as_mut());
+        let Some(dialling) = dialling else { return };
+        dialling.flushed = true;
+        let mut next = dialling.waiting.take().map(|(first, _)| first);
         while let Some(slot) = next {
             next = self.flights.get_mut(slot).and_then(|flight| flight.next.take());
             self.fly(node, other, life, slot);
@@ -382,8 +384,8 @@ impl Simulator {
     fn on_welcome(&mut self, node: NodeNumber, other: NodeNumber, other_life: u32, dial: Dial) {
         let now_us = self.now_us;
         let Some(living) = self.nodes[node.index()].life.as_deref_mut() else { return };
-        let dialled = living.links.get_mut(other, other_life).and_then(|end| end.dialling);
-        if !dial.anyone && dialled != Some(dial.since_us) {
+        let end = living.links.get_mut(other, other_life);
+        if !dial.anyone && !end.is_some_and(|end| end.is_dialling_since(dial.since_us)) {
             // It has been given up: the connection was closed.
             return self.hang_up(node, other, other_life, false);
         }
@@ -393,13 +395,21 @@ impl Simulator {
         }
         (end.outbound, end.used_us) = (true, now_us);
         if !dial.anyone {
-            end.dialling = None;
             self.flush(node, other, other_life);
+            self.stop_dialling(node, other, other_life);
         }
         self.close_surplus(node);
         if dial.anyone {
             let contact = self.contact_of(other, other_life);
             self.turn(node, Input::LinkUp { contact });
+        }
+    }
+
+    fn stop_dialling(&mut self, node: NodeNumber, other: NodeNumber, life: u32) {
+        if let Some(living) = self.nodes[node.index()].life.as_deref_mut()
+            && let Some(end) = living.links.get_mut(other, life)
+        {
+            end.dialling = None;
         }
     }
 
@@ -411,11 +421,10 @@ impl Simulator {
         }
         let Some(living) = self.nodes[node.index()].life.as_deref_mut() else { return };
         let Some(end) = living.links.get_mut(other, life) else { return };
-        if end.dialling != Some(dial.since_us) {
+        if !end.is_dialling_since(dial.since_us) {
             return;
         }
-        end.dialling = None;
-        let waiting = end.waiting.take();
+        let waiting = end.dialling.take().and_then(|dialling| dialling.waiting);
         if !end.is_open() {
             living.links.remove(other, life);
         }

@@ -8,12 +8,13 @@ use serde_json::json;
 
 use super::place::{self, HostArguments};
 use super::progress::{Display, line};
-use super::{Outcome, problem};
+use super::{Outcome, problem, sweep};
 use crate::backend::Backend;
-use crate::plan::load;
+use crate::plan::Plan;
+use crate::plan::sweep::{Sweep, load_sweep};
 use crate::report::terminal;
 use crate::run::machine::Ending;
-use crate::run::{Finished, Job, RunError, carry_out};
+use crate::run::{Finished, Job, Out, RunError, carry_out};
 
 /// `orchestrator run`'s arguments.
 #[derive(Debug, clap::Args)]
@@ -43,56 +44,72 @@ pub(super) struct Arguments {
     hosts: HostArguments,
 }
 
-/// Carries out a plan.
+/// Carries out a plan, or all that its sweep makes of it.
 pub(super) fn run(arguments: &Arguments) -> Outcome {
-    let job = match job(arguments) {
-        Ok(job) => job,
+    let (sweep, backend) = match read(arguments) {
+        Ok(read) => read,
         Err(outcome) => return outcome,
     };
+    let one = |plan: Plan, out: Out| {
+        let job = Job {
+            plan,
+            plan_path: arguments.plan.clone(),
+            backend: backend.clone(),
+            out,
+            command: std::env::args().collect(),
+            metrics: arguments.metrics_listen,
+        };
+        carry_out_one(job, arguments.json)
+    };
+    match sweep.points.as_slice() {
+        [point] if sweep.is_single() => {
+            let ended = one(point.plan.clone(), Out::Under(arguments.out.clone()));
+            ended.map_or_else(|outcome| outcome, |(_, outcome)| outcome)
+        }
+        _ => sweep::run(&sweep, &arguments.out, arguments.json, one),
+    }
+}
+
+/// The plan with its sweep, and where it is to run. What is wrong is printed.
+fn read(arguments: &Arguments) -> Result<(Sweep, Backend), Outcome> {
+    let seed = arguments.seed.map(|seed| format!("seed={seed}"));
+    let overrides: Vec<String> = arguments.overrides.iter().cloned().chain(seed).collect();
+    let sweep = load_sweep(&arguments.plan, &overrides).map_err(|error| {
+        problem::print_plan_error(&error);
+        Outcome::Refused
+    })?;
+    let backend = place::backend(&arguments.on, &arguments.hosts)?;
+    let prepared = sweep.points.iter().any(|point| point.plan.simulation.prepared);
+    if prepared && !matches!(backend, Backend::Sim(_)) {
+        problem::print("`join: prepared` is for simulations: real nodes have to join. Run it with --on sim");
+        return Err(Outcome::Refused);
+    }
+    Ok((sweep, backend))
+}
+
+fn carry_out_one(job: Job, json: bool) -> Result<(Finished, Outcome), Outcome> {
     let is_terminal = io::stdout().is_terminal();
-    let mut display = Display::new(arguments.json, is_terminal);
+    let mut display = Display::new(json, is_terminal);
     let finished = carry_out(job, &mut display);
     display.end();
     match finished {
         Ok(finished) => {
             let outcome = outcome(&finished);
-            if arguments.json {
+            if json {
                 print_json(&finished, outcome)
             } else {
                 print(&finished, is_terminal)
             }
-            outcome
+            Ok((finished, outcome))
         }
         Err(error) => {
             problem::print_chain(&error);
-            match error {
+            Err(match error {
                 RunError::TooManyNodes { .. } => Outcome::Refused,
                 _ => Outcome::Failed,
-            }
+            })
         }
     }
-}
-
-fn job(arguments: &Arguments) -> Result<Job, Outcome> {
-    let seed = arguments.seed.map(|seed| format!("seed={seed}"));
-    let overrides: Vec<String> = arguments.overrides.iter().cloned().chain(seed).collect();
-    let plan = load(&arguments.plan, &overrides).map_err(|error| {
-        problem::print_plan_error(&error);
-        Outcome::Refused
-    })?;
-    let backend = place::backend(&arguments.on, &arguments.hosts)?;
-    if plan.simulation.prepared && !matches!(backend, Backend::Sim(_)) {
-        problem::print("`join: prepared` is for simulations: real nodes have to join. Run it with --on sim");
-        return Err(Outcome::Refused);
-    }
-    Ok(Job {
-        plan,
-        plan_path: arguments.plan.clone(),
-        backend,
-        out: arguments.out.clone(),
-        command: std::env::args().collect(),
-        metrics: arguments.metrics_listen,
-    })
 }
 
 fn outcome(finished: &Finished) -> Outcome {

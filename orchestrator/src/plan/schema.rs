@@ -11,7 +11,7 @@ use schemars::generate::SchemaSettings;
 use schemars::transform::RecursiveTransform;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::decode::Field;
 use super::expect::Expect;
@@ -26,10 +26,28 @@ pub(crate) use self::steps::{
 /// The JSON Schema (draft 7, which editors know) of plans, as text.
 pub fn json_schema() -> String {
     let settings = SchemaSettings::draft07().with_transform(RecursiveTransform(as_plans_are_read));
-    let schema = settings.into_generator().into_root_schema_for::<RawPlan>();
+    let mut schema = settings.into_generator().into_root_schema_for::<RawPlan>();
+    if let Some(Value::Object(properties)) = schema.get_mut("properties") {
+        properties.extend(sweep_properties());
+    }
     let mut text = serde_json::to_string_pretty(&schema).expect("a schema is a JSON value");
     text.push('\n');
     text
+}
+
+/// The keys that make many plans of one; they are taken out before a plan is read.
+fn sweep_properties() -> serde_json::Map<String, Value> {
+    let sweep = json!({
+        "description": "Runs the plan at every combination of these values: paths into the plan, each with a list.",
+        "type": "object",
+        "additionalProperties": {"type": "array", "minItems": 1}
+    });
+    let repeat = json!({
+        "description": "How often each point is run, each time with the seed after the last one. Default: 1.",
+        "type": "integer",
+        "minimum": 1
+    });
+    [("sweep".to_owned(), sweep), ("repeat".to_owned(), repeat)].into_iter().collect()
 }
 
 /// A key may be left out, but it cannot be null; and descriptions are not broken where the source's lines are.

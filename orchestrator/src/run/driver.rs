@@ -34,6 +34,9 @@ use crate::schedule::{HostIndex, Schedule, schedule, write_jsonl};
 /// How often nodes are sampled, in milliseconds.
 const SAMPLE_EVERY_MS: u64 = 1000;
 
+/// A simulation of more nodes than this samples them more seldom, so that samples do not take longer than the simulation.
+const SIMULATED_SAMPLES_MAX: u64 = 1000;
+
 /// How often the metrics that are served are brought up to date.
 const PUBLISH_EVERY: Duration = Duration::from_secs(1);
 
@@ -46,12 +49,21 @@ pub struct Job {
     pub plan_path: PathBuf,
     /// Where.
     pub backend: Backend,
-    /// Where run directories are made.
-    pub out: PathBuf,
+    /// Where its directory is made.
+    pub out: Out,
     /// The command line, for the manifest.
     pub command: Vec<String>,
     /// Where the run's metrics are served, if they are; then each node serves its own on its host's loopback too.
     pub metrics: Option<SocketAddr>,
+}
+
+/// Where a run's directory is made.
+#[derive(Clone, Debug)]
+pub enum Out {
+    /// In this one, named after the plan, the time and the seed.
+    Under(PathBuf),
+    /// Here.
+    At(PathBuf),
 }
 
 /// A run that is over.
@@ -81,8 +93,11 @@ pub struct Finished {
 /// # Errors
 /// [`RunError`] where the run could not be begun, or its directory not be written.
 pub fn carry_out(job: Job, watcher: &mut dyn Watcher) -> Result<Finished, RunError> {
-    check_room(job.plan.nodes as usize, job.backend.wanted())?;
-    let directory = RunDirectory::create(&job.out, &job.plan)?;
+    check_room(&job.backend, job.plan.nodes as usize, job.backend.wanted())?;
+    let directory = match &job.out {
+        Out::Under(root) => RunDirectory::create(root, &job.plan)?,
+        Out::At(path) => RunDirectory::create_as(path.clone())?,
+    };
     watcher.begun(&directory);
     let manifest = begin(&job, &directory)?;
     let mut journal = Journal::open(&directory.journal())?;
@@ -149,7 +164,7 @@ async fn drive(
     }
     write_manifest(&manifest, directory)?;
     let schedule = Arc::new(schedule(&job.plan, ready.len() as u32));
-    if let Err(error) = check_room(schedule.nodes.len(), ready.len()) {
+    if let Err(error) = check_room(&job.backend, schedule.nodes.len(), ready.len()) {
         end_early(&mut manifest, "too_many_nodes", directory)?;
         return Err(error);
     }
@@ -162,8 +177,9 @@ async fn drive(
 }
 
 /// Whether so many hosts take so many nodes, which are spread evenly over them.
-fn check_room(nodes: usize, hosts: usize) -> Result<(), RunError> {
+fn check_room(backend: &Backend, nodes: usize, hosts: usize) -> Result<(), RunError> {
     match nodes.div_ceil(hosts.max(1)) {
+        _ if matches!(backend, Backend::Sim(_)) => Ok(()),
         ..=NODES_MAX => Ok(()),
         each => Err(RunError::TooManyNodes { nodes, hosts, each }),
     }
@@ -222,6 +238,13 @@ fn write_schedule(schedule: &Schedule, directory: &RunDirectory) -> Result<(), R
 fn write_manifest(manifest: &Manifest, directory: &RunDirectory) -> Result<(), RunError> {
     let path = directory.manifest();
     manifest.write(&path).map_err(|source| RunError::File { path, source })
+}
+
+fn sample_every_ms(job: &Job) -> u64 {
+    match job.backend {
+        Backend::Sim(_) => SAMPLE_EVERY_MS * u64::from(job.plan.nodes).div_ceil(SIMULATED_SAMPLES_MAX),
+        Backend::Local(_) | Backend::Hosts(_) => SAMPLE_EVERY_MS,
+    }
 }
 
 struct Driver<'a> {
@@ -286,7 +309,7 @@ impl<'a> Driver<'a> {
             }
             _ => Fleet::real(connections),
         };
-        let settings = Settings { end_us: schedule.end_us, sample_every_us: SAMPLE_EVERY_MS * 1000 };
+        let settings = Settings { end_us: schedule.end_us, sample_every_us: sample_every_ms(job) * 1000 };
         let mut effects = Vec::new();
         let name = directory.path().display().to_string();
         let running = fleet.len();
@@ -476,7 +499,7 @@ impl<'a> Driver<'a> {
             net: self.job.plan.net,
             listen: self.places[host as usize].listen,
             metrics: self.job.metrics.is_some(),
-            sample_every_ms: SAMPLE_EVERY_MS,
+            sample_every_ms: sample_every_ms(self.job),
             isolation: self.job.plan.isolation,
             nodes,
             network_key: self.network_key.clone(),

@@ -28,7 +28,7 @@ use crate::record::{RecordError, Recorder, RunDirectory};
 use crate::report::ServeError;
 use crate::schedule::Schedule;
 
-pub use driver::{Finished, Job, carry_out};
+pub use driver::{Finished, Job, Out, carry_out};
 pub use manifest::{HostManifest, Manifest};
 
 use machine::Stage;

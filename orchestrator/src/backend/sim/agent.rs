@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use p2ps::agent::protocol::{
-    AGENT_PROTOCOL_VERSION, Action, ActionKind, HostFacts, NodeIndex, NodeSlot, Notice, Request, ShapeRule,
+    AGENT_PROTOCOL_VERSION, Action, ActionKind, HostFacts, NodeIndex, NodeSlot, Notice, Preparation, Request, ShapeRule,
 };
 use p2ps::com::shaping::LinkShape;
 use p2ps::config::NetConfig;
@@ -94,7 +94,7 @@ impl VirtualAgent {
                 };
                 self.said.push_back(Notice::Ready { version: AGENT_PROTOCOL_VERSION, host });
             }
-            Request::Prepare { net, sample_every_ms, nodes, .. } => {
+            Request::Prepare(Preparation { net, sample_every_ms, nodes, .. }) => {
                 self.sample_every_us = sample_every_ms * 1000;
                 self.prepare(net, &nodes);
             }
