@@ -218,7 +218,7 @@ impl Simulator {
     pub(super) fn arrive(&mut self, slot: u32) {
         let Some(flight) = self.flights.get_mut(slot) else { return };
         let (from, from_life, to, to_life) = (flight.from, flight.from_life, flight.to, flight.to_life);
-        let word = flight.parcel.word();
+        let (word, is_end) = (flight.parcel.word(), matches!(flight.parcel, Parcel::Gone { .. }));
         self.note(to, word ^ u64::from(from.0) << 32);
         let from_id = self.nodes[from.index()].id;
         let there = &mut self.nodes[to.index()];
@@ -228,7 +228,6 @@ impl Simulator {
             }
             return;
         };
-        let is_end = matches!(flight_kind(&self.flights, slot), Kind::Gone);
         if life.paused || (is_end && !life.hears(from_id)) {
             if life.held.len() < HELD_MAX {
                 life.held.push(slot);
@@ -251,12 +250,10 @@ impl Simulator {
 
     /// A handshake that a stopped process does not answer fails for the one that dialled.
     fn hold_back(&mut self, slot: u32) {
-        let Some(Flight { from, to, to_life, parcel: Parcel::Handshake { dial }, .. }) =
-            self.flights.get_mut(slot).map(|flight| flight.clone())
-        else {
-            return;
-        };
-        self.time_out(from, to, to_life, dial);
+        let held = self.flights.get(slot);
+        if let Some(Flight { from, to, to_life, parcel: Parcel::Handshake { dial }, .. }) = held {
+            self.time_out(*from, *to, *to_life, *dial);
+        }
     }
 
     /// A dial fails when its time is up.
@@ -526,17 +523,5 @@ impl Simulator {
 
     fn shaper(&mut self, node: NodeNumber) -> Option<&mut Shaper> {
         self.nodes[node.index()].life.as_deref_mut()?.shaper.as_deref_mut()
-    }
-}
-
-enum Kind {
-    Gone,
-    Other,
-}
-
-fn flight_kind(flights: &super::engine::Slab, slot: u32) -> Kind {
-    match flights.get(slot).map(|flight| &flight.parcel) {
-        Some(Parcel::Gone { .. }) => Kind::Gone,
-        _ => Kind::Other,
     }
 }
