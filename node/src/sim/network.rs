@@ -10,6 +10,7 @@ use super::trace::digest;
 use crate::access_point::AccessPoint;
 use crate::com::limits::{DIAL_TIMEOUT, LINKS_SPARE_MAX, LINKS_SPARE_SLACK, UNACKNOWLEDGED_TIMEOUT};
 use crate::com::shaping::{Cut, Departure, Fate, Shaper, hits};
+use crate::id::Id;
 use crate::message::{Contact, Message};
 use crate::metrics::{Recorder, ShapeEffect};
 use crate::peer::Input;
@@ -220,7 +221,7 @@ impl Simulator {
         let (from, from_life, to, to_life) = (flight.from, flight.from_life, flight.to, flight.to_life);
         let (word, is_end) = (flight.parcel.word(), matches!(flight.parcel, Parcel::Gone { .. }));
         self.note(to, word ^ u64::from(from.0) << 32);
-        let from_id = self.nodes[from.index()].id;
+        let from_id = if is_end { self.nodes[from.index()].id } else { Id::default() };
         let there = &mut self.nodes[to.index()];
         let Some(life) = there.life_numbered(to_life) else {
             if let Some(flight) = self.flights.take(slot) {
