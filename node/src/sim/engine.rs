@@ -223,6 +223,7 @@ impl Simulator {
             Output::Connect { access_point } => self.connect(node, access_point),
             Output::Deliver(delivery) => self.tell(node, What::Delivered(delivery)),
             Output::Completed { operation, result } => self.complete(node, operation, result),
+            Output::Sent { operation, result } => self.tell(node, What::Sent { operation, result }),
             Output::Event(event) => self.on_event(node, event),
             Output::Observe(Observation::HopLatency(latency)) => {
                 if let Some(recorder) = self.recorder(node) {

@@ -40,6 +40,13 @@ pub enum What {
         /// What became of it.
         result: Result<Found, RouteError>,
     },
+    /// A reliable message has been delivered, or not.
+    Sent {
+        /// The caller's number for it.
+        operation: u64,
+        /// Why it was not.
+        result: Result<(), RouteError>,
+    },
     /// A message came for the application.
     Delivered(Delivery),
     /// A message could not be delivered.

@@ -1,7 +1,5 @@
 //! Nodes come and go: what the simulation's user does to them.
 
-use bytes::Bytes;
-
 use super::clock::NodeClock;
 use super::engine::Simulator;
 use super::happening::What;
@@ -248,18 +246,14 @@ impl Simulator {
         self.command(node, Command::Lookup { operation, key })
     }
 
-    /// Sends an application's message from a node to a key's responsible, or (`exact`) to the node with that id. `false`: the
-    /// node does not run, or is paused.
-    pub fn send_data(&mut self, node: NodeNumber, destination: Id, exact: bool, payload: Bytes) -> bool {
-        self.command(node, Command::Send { destination, exact, payload })
-    }
-
     /// A node leaves gracefully. `false`: it does not run, or is paused.
     pub fn leave(&mut self, node: NodeNumber) -> bool {
         self.command(node, Command::Leave)
     }
 
-    fn command(&mut self, node: NodeNumber, command: Command) -> bool {
+    /// Gives a node a command of its application: a message to send, a broadcast. Look-ups are [`Simulator::lookup`]'s. `false`: the
+    /// node does not run, or is paused.
+    pub fn command(&mut self, node: NodeNumber, command: Command) -> bool {
         if !self.is_running(node) || self.is_paused(node) {
             return false;
         }

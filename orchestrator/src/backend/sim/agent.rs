@@ -4,7 +4,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use p2ps::agent::protocol::{
-    AGENT_PROTOCOL_VERSION, Action, ActionKind, HostFacts, NodeIndex, NodeSlot, Notice, Preparation, Request, ShapeRule,
+    AGENT_PROTOCOL_VERSION, Action, ActionKind, HostFacts, NodeIndex, NodeSlot, Notice, Preparation, Request,
+    ShapeRule,
 };
 use p2ps::com::shaping::LinkShape;
 use p2ps::config::NetConfig;
@@ -335,7 +336,7 @@ impl VirtualAgent {
                     continue;
                 }
                 // A managed node has no application that messages would be for.
-                What::Delivered(_) | What::Undelivered { .. } => continue,
+                What::Delivered(_) | What::Undelivered { .. } | What::Sent { .. } => continue,
             };
             self.said.push_back(Notice::Node { node, report });
         }
