@@ -6,7 +6,7 @@
 CARGO ?= cargo
 NODES ?= 64
 
-.PHONY: help quickstart build test lint deny unit bench bench-key clean testbed testbed-down testbed-check testbed-compare slurm-check trials node-static
+.PHONY: help quickstart build test lint deny unit bench bench-sim bench-key clean testbed testbed-down testbed-check testbed-compare slurm-check trials node-static
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -54,6 +54,10 @@ bench:
 bench-key:
 	@deploy/install.sh build
 	$(CARGO) bench --locked -p p2ps --bench network -- --network-key
+## make bench-sim [NODES_MAX=1000000]  speed and memory of the simulator at 10^4 to 10^6 nodes; prints figures (a few minutes)
+bench-sim:
+	@deploy/install.sh build
+	$(CARGO) bench --locked -p p2ps --bench simulation -- $(NODES_MAX)
 
 ## make node-static            the static node binary that is sent to hosts: target/node-static/p2ps-node-x86_64
 node-static:

@@ -83,13 +83,20 @@ impl Ring {
 
     /// `id + offset`, modulo the ring's size.
     pub fn add(self, id: Id, offset: u64) -> Id {
-        Id(((u128::from(id.0) + u128::from(offset)) % self.max_size()) as u64)
+        let (id, offset) = (self.reduced(id.0), self.reduced(offset));
+        let room = self.last - id;
+        Id(if offset <= room { id + offset } else { offset - room - 1 })
     }
 
     /// `id - offset`, modulo the ring's size.
     pub fn sub(self, id: Id, offset: u64) -> Id {
-        let offset = u128::from(offset) % self.max_size();
-        Id(((u128::from(id.0) + self.max_size() - offset) % self.max_size()) as u64)
+        let (id, offset) = (self.reduced(id.0), self.reduced(offset));
+        Id(if offset <= id { id - offset } else { self.last - (offset - id) + 1 })
+    }
+
+    /// A number modulo the ring's size. Routing does this for every finger: a division only where there is something to divide.
+    fn reduced(self, number: u64) -> u64 {
+        if number <= self.last { number } else { number % (self.last + 1) }
     }
 
     /// The clockwise distance from `from` to `to`, in `0..max_size`.

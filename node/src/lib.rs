@@ -15,6 +15,7 @@ pub mod peer;
 pub mod metrics;
 pub mod com;
 pub mod driver;
+pub mod sim;
 pub mod node;
 pub mod typed;
 pub mod control;

@@ -17,6 +17,7 @@ use crate::message::{Contact, Message};
 use crate::services::Services;
 use crate::time::Time;
 
+pub use crate::core::converged::ConvergedRing;
 pub use crate::core::effect::{Delivery, Event, JoinError, Observation, Outbox, Output, Phase};
 
 /// What happened.
@@ -206,6 +207,17 @@ impl Peer {
     /// Its finger table: the position that each finger stands for, and the node it points at, if any.
     pub fn fingers(&self) -> Vec<(Id, Option<Contact>)> {
         self.core.table.entries().collect()
+    }
+
+    /// How many distinct nodes its fingers point at.
+    pub fn fingers_known(&self) -> usize {
+        self.core.table.contacts().len()
+    }
+
+    /// Becomes a member with the neighbours and fingers that it would have on a converged ring of these members, of which it
+    /// is one. With `maintenance` its rounds go on from a random moment of their longest period; without, it never begins one.
+    pub fn settle(&mut self, now: Time, ring: &ConvergedRing<'_>, maintenance: bool) {
+        self.core.settle(now, ring, maintenance);
     }
 
     /// Whether it answers for a key now.

@@ -84,7 +84,7 @@ broken_plans! {
     unknown_isolation: "nodes: 64" => "nodes: 64\nisolation: tasks"
     isolation_with_settings: "nodes: 64" => "nodes: 64\nisolation: {task: {threads: 2}}"
     no_successors: "nodes: 64" => "nodes: 64\nnetwork: {successors: 0}"
-    too_many_nodes: "nodes: 64" => "nodes: 1_000_000"
+    too_many_nodes: "nodes: 64" => "nodes: 10_000_000"
     too_many_lookups: "{rate: 100/s}" => "{rate: 99999/s}"
     unknown_figure: "lookup.success >=" => "lookup.sucess >="
     bound_without_unit: "99.5%" => "99.5"
@@ -186,7 +186,7 @@ fn groups_and_kernels_are_held_to_their_rules() {
 fn more_churn_than_a_run_has_room_for_is_refused() {
     let churn = |sessions: &str| format!("timeline=[{{from: 15s, to: 1h, churn: {{sessions: {sessions}}}}}]");
     let said = [
-        churn("{fixed: 1s}"),
+        churn("{fixed: 200ms}"),
         churn("{fixed: 1s}, downtime: {fixed: 30d}"),
         churn("{fixed: 200ms}, downtime: {fixed: 100ms}"),
         churn("{fixed: 100ms}, downtime: {fixed: 30d}").replace("1h", "16s"),

@@ -221,6 +221,7 @@ fn plan() -> Plan {
             converged("ring.converged within 5s of 3s", 5, 3),
             converged("ring.converged within 5s of 10s", 5, 10),
         ],
+        simulation: Default::default(),
     }
 }
 

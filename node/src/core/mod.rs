@@ -13,6 +13,7 @@ pub(crate) mod table;
 pub(crate) mod route;
 pub mod forward;
 pub mod lookup;
+pub mod converged;
 mod deliveries;
 mod departed;
 mod fingers;

@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use rand_pcg::rand_core::Rng;
+
 use crate::core::effect::{Event, Phase};
 use crate::core::repair::Purpose;
 use crate::core::timers::Timer;
@@ -74,6 +76,16 @@ impl Core {
     pub(crate) fn stabilise_soon(&mut self, cx: &mut Context<'_>) {
         self.upkeep.period = ROUND_MIN;
         let pause = self.jittered(ROUND_SOON);
+        self.schedule_round(cx, pause);
+    }
+
+    /// Rounds begin as on a ring where nothing has changed for long, at any moment of their longest period; so has the successor
+    /// been notified of all there is.
+    pub(crate) fn begin_quiet_rounds(&mut self, cx: &Context<'_>) {
+        self.upkeep.period = ROUND_MAX;
+        self.upkeep.notified =
+            self.neighbours.successor().map(|successor| (successor, self.neighbours.predecessor()));
+        let pause = ROUND_MAX * (self.randomness.next_u32() >> 16) / (1 << 16);
         self.schedule_round(cx, pause);
     }
 

@@ -385,22 +385,8 @@ impl State {
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {
-        let counted = self.peer.statistics();
-        let fingers: BTreeSet<Contact> =
-            self.peer.fingers().into_iter().filter_map(|(_, contact)| contact).collect();
-        Snapshot {
-            links_out: self.links.outbound() as u64,
-            links_in: self.links.inbound() as u64,
-            fingers: fingers.len() as u64,
-            successors: self.peer.successors().len() as u64,
-            finger_changes: counted.finger_changes,
-            successor_changes: counted.successor_changes,
-            predecessor_changes: counted.predecessor_changes,
-            joins: counted.joins,
-            suspicions: counted.suspicions,
-            delivered: counted.application_messages,
-            ..self.recorder.snapshot()
-        }
+        let links = (self.links.outbound() as u64, self.links.inbound() as u64);
+        self.recorder.snapshot().with_peer(&self.peer).with_links(links.0, links.1)
     }
 
     fn apply(&mut self, now: Time, output: Output) {

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 pub use exposition::{encode, families};
 pub use recorder::Recorder;
 
+use crate::peer::Peer;
+
 /// All counters, gauges and histograms of a node since its start.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
@@ -46,6 +48,29 @@ pub struct Snapshot {
     pub lookup_latency_us: Histogram,
     /// Hops of the look-ups that succeeded.
     pub lookup_hops: Histogram,
+}
+
+impl Snapshot {
+    /// With what a node's protocol has counted, and the sizes of its tables.
+    pub fn with_peer(self, peer: &Peer) -> Snapshot {
+        let counted = peer.statistics();
+        Snapshot {
+            fingers: peer.fingers_known() as u64,
+            successors: peer.successors().len() as u64,
+            finger_changes: counted.finger_changes,
+            successor_changes: counted.successor_changes,
+            predecessor_changes: counted.predecessor_changes,
+            joins: counted.joins,
+            suspicions: counted.suspicions,
+            delivered: counted.application_messages,
+            ..self
+        }
+    }
+
+    /// With the number of links that stand.
+    pub fn with_links(self, links_out: u64, links_in: u64) -> Snapshot {
+        Snapshot { links_out, links_in, ..self }
+    }
 }
 
 /// Messages of one kind.

@@ -94,21 +94,49 @@ fn micros(latency: Duration) -> u64 {
     u64::try_from(latency.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// A histogram that is made when its first value comes.
+/// A histogram that costs memory as it is used: its first buckets stand in a short list, which becomes a whole histogram when it
+/// has grown too long to be searched.
 #[derive(Debug, Default)]
-struct Lazy(Option<Box<Hdr<u32>>>);
+struct Lazy {
+    few: Vec<(u64, u32)>,
+    many: Option<Box<Hdr<u32>>>,
+}
+
+/// The most buckets of the short list.
+const FEW_MAX: usize = 48;
 
 impl Lazy {
     fn record(&mut self, value: u64, max: u64) {
-        let histogram = self.0.get_or_insert_with(|| {
-            let histogram = Hdr::new_with_bounds(1, max, SIGNIFICANT_DIGITS);
-            Box::new(histogram.expect("fixed bounds of at least two, and two digits"))
-        });
-        histogram.saturating_record(value);
+        let value = value.min(max);
+        if let Some(histogram) = &mut self.many {
+            return histogram.saturating_record(value);
+        }
+        let bucket = bucket_end(value);
+        match self.few.binary_search_by_key(&bucket, |(bucket, _)| *bucket) {
+            Ok(place) => self.few[place].1 = self.few[place].1.saturating_add(1),
+            Err(place) if self.few.len() < FEW_MAX => {
+                if self.few.len() == self.few.capacity() {
+                    self.few.reserve_exact(4);
+                }
+                self.few.insert(place, (bucket, 1));
+            }
+            Err(_) => {
+                let histogram = Hdr::new_with_bounds(1, max, SIGNIFICANT_DIGITS);
+                let mut histogram =
+                    Box::new(histogram.expect("fixed bounds of at least two, and two digits"));
+                for (bucket, count) in std::mem::take(&mut self.few) {
+                    histogram.saturating_record_n(bucket.min(max), count);
+                }
+                histogram.saturating_record(value);
+                self.many = Some(histogram);
+            }
+        }
     }
 
     fn buckets(&self) -> Histogram {
-        let Some(histogram) = &self.0 else { return Histogram::default() };
+        let Some(histogram) = &self.many else {
+            return Histogram(self.few.iter().map(|(bucket, count)| (*bucket, u64::from(*count))).collect());
+        };
         let bucket = |value: u64, count: u32| (histogram.highest_equivalent(value), u64::from(count));
         Histogram(
             histogram
@@ -117,6 +145,12 @@ impl Lazy {
                 .collect(),
         )
     }
+}
+
+/// The highest value of HdrHistogram's bucket for a value, at two significant digits: the value's first eight bits, then ones.
+fn bucket_end(value: u64) -> u64 {
+    let shift = value.checked_ilog2().map_or(0, |bits| bits.saturating_sub(7));
+    value | ((1 << shift) - 1)
 }
 
 #[cfg(test)]
@@ -152,7 +186,26 @@ mod tests {
     #[test]
     fn nothing_recorded_costs_no_histogram() {
         let recorder = Recorder::default();
-        assert!(recorder.hop_latency_us.0.is_none());
+        assert!(recorder.hop_latency_us.many.is_none() && recorder.hop_latency_us.few.capacity() == 0);
         assert_eq!(recorder.snapshot(), Snapshot::default());
+    }
+
+    #[test]
+    fn a_short_list_has_the_buckets_of_a_whole_histogram() {
+        let whole = Hdr::<u32>::new_with_bounds(1, LATENCY_US_MAX, SIGNIFICANT_DIGITS).unwrap();
+        let mut lazy = Lazy::default();
+        let mut direct = whole.clone();
+        for step in 0..2000u64 {
+            let value = (step * step * step * 7 + step) % LATENCY_US_MAX;
+            assert_eq!(bucket_end(value), whole.highest_equivalent(value), "{value}");
+            lazy.record(value, LATENCY_US_MAX);
+            direct.saturating_record(value);
+            assert_eq!(lazy.many.is_some(), step as usize >= FEW_MAX, "{step}");
+        }
+        let direct = direct.iter_recorded();
+        let expected = direct.map(|step| {
+            (whole.highest_equivalent(step.value_iterated_to()), u64::from(step.count_at_value()))
+        });
+        assert_eq!(lazy.buckets().0, expected.collect::<Vec<_>>());
     }
 }

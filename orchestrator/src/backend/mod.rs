@@ -6,6 +6,7 @@
 pub mod exec;
 pub mod inventory;
 pub mod local;
+pub mod sim;
 pub mod ssh;
 
 use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs};
@@ -32,6 +33,8 @@ pub enum Backend {
     Local(local::Local),
     /// On the hosts of an inventory.
     Hosts(Arc<Hosts>),
+    /// In a simulation, in this process and in virtual time.
+    Sim(sim::Sim),
 }
 
 /// The hosts of an inventory, and what it takes to reach them.
@@ -51,7 +54,7 @@ impl Backend {
     /// How many hosts there are to choose from.
     pub fn candidates(&self) -> usize {
         match self {
-            Backend::Local(_) => 1,
+            Backend::Local(_) | Backend::Sim(_) => 1,
             Backend::Hosts(hosts) => hosts.inventory.hosts.len(),
         }
     }
@@ -59,7 +62,7 @@ impl Backend {
     /// How many hosts a run uses, at most.
     pub fn wanted(&self) -> usize {
         match self {
-            Backend::Local(_) => 1,
+            Backend::Local(_) | Backend::Sim(_) => 1,
             Backend::Hosts(hosts) => hosts.inventory.wanted,
         }
     }
@@ -67,7 +70,7 @@ impl Backend {
     /// How many hosts a run needs, at least.
     pub fn required(&self) -> usize {
         match self {
-            Backend::Local(_) => 1,
+            Backend::Local(_) | Backend::Sim(_) => 1,
             Backend::Hosts(hosts) => hosts.inventory.required,
         }
     }
@@ -76,6 +79,7 @@ impl Backend {
     pub fn kind(&self, candidate: usize) -> &'static str {
         match self {
             Backend::Local(_) => "local",
+            Backend::Sim(_) => "sim",
             Backend::Hosts(hosts) => match hosts.inventory.hosts[candidate].way {
                 Way::Ssh(_) => "ssh",
                 Way::Exec { .. } => "exec",
@@ -87,15 +91,17 @@ impl Backend {
     pub fn host_name(&self, candidate: usize) -> &str {
         match self {
             Backend::Local(_) => "local",
+            Backend::Sim(_) => "sim",
             Backend::Hosts(hosts) => &hosts.inventory.hosts[candidate].name,
         }
     }
 
-    /// The node binary that the hosts run.
+    /// The node binary that the hosts run; in a simulation this program.
     pub fn node_binary(&self) -> &Path {
         match self {
             Backend::Local(local) => local.node_binary(),
             Backend::Hosts(hosts) => &hosts.node_binary_path,
+            Backend::Sim(sim) => sim.program(),
         }
     }
 
@@ -114,6 +120,7 @@ impl Backend {
                 });
             }
             Backend::Hosts(hosts) => hosts,
+            Backend::Sim(_) => return Err(BackendError::Virtual),
         };
         let host = &hosts.inventory.hosts[candidate];
         let ports = host.ports;
@@ -291,6 +298,9 @@ pub enum BackendError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A simulation has no host whose agent could be reached.
+    #[error("a simulation has no host to reach")]
+    Virtual,
     /// The host cannot be used.
     #[error(transparent)]
     Ssh(#[from] SshError),

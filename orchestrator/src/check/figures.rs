@@ -8,6 +8,8 @@
 //!   out would make a network look better the more of its nodes are down.
 //! - `lookup.hops` and `lookup.latency` are those of the look-ups that were answered rightly; latency counts from the
 //!   intended time.
+//! - `table.fingers.mean` and `links.mean`: distinct nodes in a finger table, and links that a node holds (those that others
+//!   opened too), of each node as it was last sampled.
 //! - `schedule.error`: how far from its time each action other than a look-up was done.
 //! - `maintenance.bytes_per_node_second`: control bytes sent, for each second that a node was a member (of each life, up to its
 //!   last sample: so bytes and seconds are of the same stretch).
@@ -40,6 +42,10 @@ pub(super) fn of(
     figures.set("nodes.alive", Some(record.lives.iter().filter(is_alive).count() as f64));
     lookups(&mut figures, record, judged);
     let hop = |quantile| record.totals.hop_latency_us.quantile(quantile).map(seconds);
+    let totals = &record.totals;
+    let mean = |sum: u64| (totals.sampled_nodes > 0).then(|| sum as f64 / totals.sampled_nodes as f64);
+    figures.set("table.fingers.mean", mean(totals.fingers));
+    figures.set("links.mean", mean(totals.links));
     figures.set("hop.latency.p50", hop(0.5));
     figures.set("hop.latency.p99", hop(0.99));
     figures.set("ring.converged", ring.and_then(|ring| converged_after(schedule, ring)));

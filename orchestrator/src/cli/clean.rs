@@ -78,7 +78,7 @@ fn elsewhere(arguments: &Arguments, directory: &RunDirectory) -> Outcome {
     };
     let hosts = match place::backend(inventory, &arguments.hosts) {
         Ok(Backend::Hosts(hosts)) => hosts,
-        Ok(Backend::Local(_)) => return Outcome::Held,
+        Ok(Backend::Local(_) | Backend::Sim(_)) => return Outcome::Held,
         Err(outcome) => return outcome,
     };
     let digest = match node_binary_digest(&directory.manifest()) {

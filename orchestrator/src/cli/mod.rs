@@ -11,6 +11,7 @@ mod problem;
 mod progress;
 mod run;
 mod schema;
+mod sweep;
 
 use std::io;
 use std::process::ExitCode;

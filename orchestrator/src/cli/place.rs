@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{Outcome, passphrase, problem};
 use crate::backend::inventory::{Defaults, Inventory, Way};
 use crate::backend::local::Local;
+use crate::backend::sim::Sim;
 use crate::backend::ssh::config::{ConfigError, SshConfig};
 use crate::backend::ssh::hostkey::KnownHosts;
 use crate::backend::ssh::turnstile::Turnstile;
@@ -33,12 +34,15 @@ pub(super) struct HostArguments {
     node_binary: Option<PathBuf>,
 }
 
-/// The backend that `on` means: `local`, or an inventory. What is wrong is printed.
+/// The backend that `on` means: `local`, `sim`, or an inventory. What is wrong is printed.
 pub(super) fn backend(on: &str, arguments: &HostArguments) -> Result<Backend, Outcome> {
     let refused = |error: &dyn std::error::Error| {
         problem::print_chain(error);
         Outcome::Refused
     };
+    if on == "sim" {
+        return Sim::new().map(Backend::Sim).map_err(|error| refused(&error));
+    }
     let local = Local::new(arguments.node_binary.as_deref()).map_err(|error| refused(&error))?;
     if on == "local" {
         return Ok(Backend::Local(local));

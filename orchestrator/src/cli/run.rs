@@ -8,19 +8,22 @@ use serde_json::json;
 
 use super::place::{self, HostArguments};
 use super::progress::{Display, line};
-use super::{Outcome, problem};
-use crate::plan::{load, parse_duration};
+use super::{Outcome, problem, sweep};
+use crate::backend::Backend;
+use crate::plan::sweep::{Sweep, load_sweep};
+use crate::plan::{Plan, parse_duration};
 use crate::report::terminal;
 use crate::run::machine::{Ending, LEASE_MS_RANGE};
-use crate::run::{Finished, Job, RunError, carry_out};
+use crate::run::{Finished, Job, Out, RunError, carry_out};
 
 /// `orchestrator run`'s arguments.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The plan, a YAML file
     plan: PathBuf,
-    /// Where nodes run: local, on this host; or the hosts of an inventory, a YAML file or a plain list of names
-    #[arg(long, default_value = "local", value_name = "local|FILE")]
+    /// Where nodes run: local, on this host; sim, in a simulation and in virtual time; or the hosts of an inventory, a YAML file
+    /// or a plain list of names
+    #[arg(long, default_value = "local", value_name = "local|sim|FILE")]
     on: String,
     /// Where run directories are made
     #[arg(long, default_value = "runs", value_name = "DIR")]
@@ -44,53 +47,73 @@ pub(super) struct Arguments {
     hosts: HostArguments,
 }
 
-/// Carries out a plan.
+/// Carries out a plan, or all that its sweep makes of it.
 pub(super) fn run(arguments: &Arguments) -> Outcome {
-    let job = match job(arguments) {
-        Ok(job) => job,
+    let (sweep, backend) = match read(arguments) {
+        Ok(read) => read,
         Err(outcome) => return outcome,
     };
+    let one = |plan: Plan, out: Out| {
+        let job = Job {
+            plan,
+            plan_path: arguments.plan.clone(),
+            backend: backend.clone(),
+            out,
+            command: std::env::args().collect(),
+            metrics: arguments.metrics_listen,
+            lease_ms: arguments.lease,
+        };
+        carry_out_one(job, arguments.json)
+    };
+    match sweep.points.as_slice() {
+        [point] if sweep.is_single() => {
+            let ended = one(point.plan.clone(), Out::Under(arguments.out.clone()));
+            ended.map_or_else(|outcome| outcome, |(_, outcome)| outcome)
+        }
+        _ => sweep::run(&sweep, &arguments.out, arguments.json, one),
+    }
+}
+
+/// The plan with its sweep, and where it is to run. What is wrong is printed.
+fn read(arguments: &Arguments) -> Result<(Sweep, Backend), Outcome> {
+    let seed = arguments.seed.map(|seed| format!("seed={seed}"));
+    let overrides: Vec<String> = arguments.overrides.iter().cloned().chain(seed).collect();
+    let sweep = load_sweep(&arguments.plan, &overrides).map_err(|error| {
+        problem::print_plan_error(&error);
+        Outcome::Refused
+    })?;
+    let backend = place::backend(&arguments.on, &arguments.hosts)?;
+    let prepared = sweep.points.iter().any(|point| point.plan.simulation.prepared);
+    if prepared && !matches!(backend, Backend::Sim(_)) {
+        problem::print("`join: prepared` is for simulations: real nodes have to join. Run it with --on sim");
+        return Err(Outcome::Refused);
+    }
+    Ok((sweep, backend))
+}
+
+fn carry_out_one(job: Job, json: bool) -> Result<(Finished, Outcome), Outcome> {
     let is_terminal = io::stdout().is_terminal();
-    let mut display = Display::new(arguments.json, is_terminal);
+    let mut display = Display::new(json, is_terminal);
     let finished = carry_out(job, &mut display);
     display.end();
     match finished {
         Ok(finished) => {
             let outcome = outcome(&finished);
-            if arguments.json {
+            if json {
                 print_json(&finished, outcome)
             } else {
                 print(&finished, is_terminal)
             }
-            outcome
+            Ok((finished, outcome))
         }
         Err(error) => {
             problem::print_chain(&error);
-            match error {
+            Err(match error {
                 RunError::TooManyNodes { .. } => Outcome::Refused,
                 _ => Outcome::Failed,
-            }
+            })
         }
     }
-}
-
-fn job(arguments: &Arguments) -> Result<Job, Outcome> {
-    let seed = arguments.seed.map(|seed| format!("seed={seed}"));
-    let overrides: Vec<String> = arguments.overrides.iter().cloned().chain(seed).collect();
-    let plan = load(&arguments.plan, &overrides).map_err(|error| {
-        problem::print_plan_error(&error);
-        Outcome::Refused
-    })?;
-    let backend = place::backend(&arguments.on, &arguments.hosts)?;
-    Ok(Job {
-        plan,
-        plan_path: arguments.plan.clone(),
-        backend,
-        out: arguments.out.clone(),
-        command: std::env::args().collect(),
-        metrics: arguments.metrics_listen,
-        lease_ms: arguments.lease,
-    })
 }
 
 /// A lease in milliseconds, from a length of time as plans write it.
@@ -129,6 +152,9 @@ fn print(finished: &Finished, colour: bool) {
     for pid in &finished.cleaned.left {
         problem::print(&format!("process {pid} of this run could not be ended"));
     }
+    if let Some((trace, totals)) = finished.simulated {
+        line(&format!("simulated {} events, trace {trace}", totals.events));
+    }
     line(&finished.directory.path().display().to_string());
 }
 
@@ -144,6 +170,7 @@ fn print_json(finished: &Finished, outcome: Outcome) {
         "hosts_lost": reasons(&finished.lost),
         "hosts_unusable": reasons(&finished.unusable),
         "verdict": finished.verdict,
+        "trace": finished.simulated.map(|(trace, _)| trace.to_string()),
         "directory": finished.directory.path().display().to_string(),
     });
     line(&object.to_string());

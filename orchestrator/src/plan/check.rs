@@ -1,5 +1,6 @@
 //! From what a plan says to a [`Plan`] that can run. All mistakes are looked for, and told at once.
 
+mod simulation;
 mod steps;
 mod targets;
 mod whole;
@@ -84,6 +85,8 @@ impl Checker<'_> {
             raw.groups.iter().flat_map(|RawGroups(all)| all).map(|(name, _)| name.clone()).collect();
         let timeline = self.timeline(raw.timeline.as_deref().unwrap_or_default());
         let expect = self.expectations(raw.expect.as_deref().unwrap_or_default());
+        let prepared = matches!(raw.join, Some(RawJoin::Prepared));
+        let simulation = self.simulation(raw.sim.as_ref(), prepared);
         let duration = raw.duration.as_ref().map(|field| At(self.read::<Duration>(field), field.index));
 
         let (Some(nodes), Some(join_rate)) = (nodes, join_rate) else { return None };
@@ -131,6 +134,7 @@ impl Checker<'_> {
             timeline: timeline.into_iter().map(|At(step, _)| step).collect(),
             duration,
             expect: expect.into_iter().map(|At(expectation, _)| expectation).collect(),
+            simulation: simulation?,
         };
         Some(plan)
     }
@@ -221,7 +225,7 @@ impl Checker<'_> {
     fn join(&mut self, raw: Option<&RawJoin>) -> Option<Option<f64>> {
         match raw {
             None => Some(Some(JOIN_RATE_DEFAULT)),
-            Some(RawJoin::AtOnce) => Some(None),
+            Some(RawJoin::AtOnce | RawJoin::Prepared) => Some(None),
             Some(RawJoin::Rate(field)) => self.read(field).map(|Rate(rate)| Some(rate)),
         }
     }

@@ -23,7 +23,7 @@ pub const OVERRIDES_MAX: usize = 256;
 pub(crate) type ValueIndex = u32;
 
 /// A plan's text, read but not yet understood.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Document {
     root: Value,
     origins: Vec<Origin>,
@@ -55,7 +55,7 @@ pub(crate) struct Key {
 }
 
 /// Where a value was written.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Origin {
     place: Place,
     /// As `--set` would name it: `network.geometry.k`.
@@ -86,6 +86,25 @@ impl Document {
 
     pub(crate) fn root(&self) -> &Value {
         &self.root
+    }
+
+    /// Takes the value of a key of the plan out, if it is there.
+    pub(crate) fn take(&mut self, name: &str) -> Option<Value> {
+        let ValueKind::Map(entries) = &mut self.root.kind else { return None };
+        let at = entries.iter().position(|(key, _)| key.name == name)?;
+        Some(entries.remove(at).1)
+    }
+
+    /// Puts a value of this document in the place of what stands at a path. Mistakes in it are still those of its own place.
+    pub(crate) fn put(&mut self, path: &str, value: Value) -> Result<(), Problem> {
+        let steps: Vec<&str> = path.split('.').collect();
+        let place = self.place(value.index);
+        let origins = &mut self.origins;
+        let mut new_index = |path: &str| {
+            origins.extend(place.clone().map(|place| Origin { place, path: path.to_owned() }));
+            origins.len().saturating_sub(1) as ValueIndex
+        };
+        put(&mut self.root, &steps, value, &mut new_index).map_err(|refusal| refusal.at(place))
     }
 
     /// Where a value was written.

@@ -14,6 +14,8 @@ mod names;
 pub mod population;
 mod resolved;
 mod schema;
+pub mod simulation;
+pub mod sweep;
 pub mod targets;
 pub mod trace;
 mod units;
@@ -28,6 +30,7 @@ use p2ps::config::NetConfig;
 use serde::Serialize;
 
 use self::churn::Churn;
+use self::simulation::Simulation;
 use self::targets::{FaultsWith, Group, Links, Side, Target};
 use self::trace::Trace;
 
@@ -37,9 +40,9 @@ pub use self::resolved::resolved_yaml;
 pub use self::schema::json_schema;
 pub use self::units::{DURATION_MAX, NAME_CHARACTERS_MAX, RATE_MAX, duration_text, parse_duration};
 
-/// The most nodes of a run, with those that join later. How many of them one host takes is the agents' to say
-/// ([`p2ps::agent::protocol::NODES_MAX`]), and checked when a run has its hosts.
-pub const NODES_MAX: u32 = 100_000;
+/// The most nodes of a run, with those that join later; so many fit in a simulation only. How many of them one host takes is the
+/// agents' to say ([`p2ps::agent::protocol::NODES_MAX`]), and checked when a run has its hosts.
+pub const NODES_MAX: u32 = 1_000_000;
 
 /// The most steps of a timeline.
 pub const STEPS_MAX: usize = 10_000;
@@ -69,17 +72,22 @@ pub const OPERATIONS_MAX: u64 = 2_000_000;
 /// How long a run goes on after its last step where the plan does not say.
 pub const DURATION_TAIL: Duration = Duration::from_secs(20);
 
-/// Reads and checks a plan, with `overrides` (`network.successors=4`) laid over it.
+/// Reads and checks a plan, with `overrides` (`network.successors=4`) laid over it. What it sweeps is left aside
+/// ([`sweep::load_sweep`] reads that).
 ///
 /// # Errors
 /// [`PlanError::Unreadable`] where the file cannot be read, else what [`parse`] says.
 pub fn load(path: &Path, overrides: &[String]) -> Result<Plan, PlanError> {
+    parse(&path.display().to_string(), &read_text(path)?, overrides)
+}
+
+fn read_text(path: &Path) -> Result<String, PlanError> {
     let unreadable = |source| PlanError::Unreadable { path: path.to_owned(), source };
     let file = std::fs::File::open(path).map_err(unreadable)?;
     let mut text = String::new();
     // One byte more than may be, so that too large a plan is known without being read whole.
     file.take(PLAN_BYTES_MAX as u64 + 1).read_to_string(&mut text).map_err(unreadable)?;
-    parse(&path.display().to_string(), &text, overrides)
+    Ok(text)
 }
 
 /// Checks a plan's text, which messages call `name`, with `overrides` laid over it.
@@ -88,7 +96,10 @@ pub fn load(path: &Path, overrides: &[String]) -> Result<Plan, PlanError> {
 /// [`PlanError::Refused`] with every mistake that can be found at once.
 pub fn parse(name: &str, text: &str, overrides: &[String]) -> Result<Plan, PlanError> {
     let one = |problem| PlanError::Refused(vec![problem]);
-    let document = document::Document::read(name, text, overrides).map_err(one)?;
+    let mut document = document::Document::read(name, text, overrides).map_err(one)?;
+    // A sweep is many plans: this is the one that they have in common.
+    document.take("sweep");
+    document.take("repeat");
     let raw = decode::decode(&document).map_err(one)?;
     check::check(raw, &document).map_err(PlanError::Refused)
 }
@@ -131,6 +142,8 @@ pub struct Plan {
     pub duration: Duration,
     /// What is expected of it.
     pub expect: Vec<Expectation>,
+    /// What the simulator makes of it.
+    pub simulation: Simulation,
 }
 
 /// A stream of operations, open loop: each has its intended time, however the last one fared.
@@ -294,6 +307,8 @@ pub const FIGURES: &[&str] = &[
     "lookup.latency.p50",
     "lookup.latency.p99",
     "lookup.latency.max",
+    "table.fingers.mean",
+    "links.mean",
     "hop.latency.p50",
     "hop.latency.p99",
     "ring.converged",

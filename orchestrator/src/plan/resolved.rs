@@ -32,6 +32,7 @@ fn write_plan(out: &mut String, plan: &Plan) -> std::fmt::Result {
     writeln!(out, "isolation: {}", plan.isolation.as_str())?;
     match plan.join_rate {
         Some(rate) => writeln!(out, "join: {{rate: {rate}/s}}")?,
+        None if plan.simulation.prepared => writeln!(out, "join: prepared")?,
         None => writeln!(out, "join: at_once")?,
     }
     if !plan.groups.is_empty() {
@@ -55,6 +56,7 @@ fn write_plan(out: &mut String, plan: &Plan) -> std::fmt::Result {
     for expectation in &plan.expect {
         writeln!(out, "  - {}", expectation.text)?;
     }
+    writeln!(out, "sim: {}", plan.simulation.text())?;
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! The plan language as YAML has it. The comments here are what editors show; [`check`](super::check) says what may be.
 
+mod simulation;
 mod steps;
 mod targets;
 
@@ -11,12 +12,13 @@ use schemars::generate::SchemaSettings;
 use schemars::transform::RecursiveTransform;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::decode::{Field, OneOrMore};
 use super::expect::Expect;
 use super::units::{Name, Rate, Unit};
 
+pub(crate) use self::simulation::{RawClockSkew, RawLatency, RawSimulation};
 pub(crate) use self::steps::{
     RawChurn, RawDegrade, RawDistribution, RawEnd, RawHeal, RawPreset, RawShaped, RawSized, RawStep,
     RawTrace, RawTraceFormat,
@@ -26,10 +28,28 @@ pub(crate) use self::targets::{RawGroups, RawHosts, RawMembers, RawOfHosts, RawS
 /// The JSON Schema (draft 7, which editors know) of plans, as text.
 pub fn json_schema() -> String {
     let settings = SchemaSettings::draft07().with_transform(RecursiveTransform(as_plans_are_read));
-    let schema = settings.into_generator().into_root_schema_for::<RawPlan>();
+    let mut schema = settings.into_generator().into_root_schema_for::<RawPlan>();
+    if let Some(Value::Object(properties)) = schema.get_mut("properties") {
+        properties.extend(sweep_properties());
+    }
     let mut text = serde_json::to_string_pretty(&schema).expect("a schema is a JSON value");
     text.push('\n');
     text
+}
+
+/// The keys that make many plans of one; they are taken out before a plan is read.
+fn sweep_properties() -> serde_json::Map<String, Value> {
+    let sweep = json!({
+        "description": "Runs the plan at every combination of these values: paths into the plan, each with a list.",
+        "type": "object",
+        "additionalProperties": {"type": "array", "minItems": 1}
+    });
+    let repeat = json!({
+        "description": "How often each point is run, each time with the seed after the last one. Default: 1.",
+        "type": "integer",
+        "minimum": 1
+    });
+    [("sweep".to_owned(), sweep), ("repeat".to_owned(), repeat)].into_iter().collect()
 }
 
 /// A key may be left out, but it cannot be null; and descriptions are not broken where the source's lines are.
@@ -83,6 +103,8 @@ pub(crate) struct RawPlan {
     pub(crate) duration: Option<Field<Duration>>,
     /// What must hold for the run to pass: `lookup.success >= 99.9%`, `lookup.hops.p99 <= 8`, `ring.converged within 15s of 30s`.
     pub(crate) expect: Option<Vec<Field<Expect>>>,
+    /// The network of a simulation. Other backends pass it over.
+    pub(crate) sim: Option<RawSimulation>,
 }
 
 /// What nodes live in. They hear, say and count the same in either.
@@ -165,6 +187,8 @@ pub(crate) enum RawAtMost {
 pub(crate) enum RawJoin {
     /// All at once: a flash crowd.
     AtOnce,
+    /// Not at all: they are a converged ring from the start. Only in a simulation.
+    Prepared,
     /// One after the other, evenly, so many a second.
     Rate(Field<Rate>),
 }

@@ -32,6 +32,16 @@ impl RunDirectory {
         RunDirectory::create_at(root, plan, Timestamp::now())
     }
 
+    /// Makes the directory of a run at `path`, and `logs/` in it.
+    ///
+    /// # Errors
+    /// [`RecordError::File`] where a directory cannot be made.
+    pub fn create_as(path: PathBuf) -> Result<RunDirectory, RecordError> {
+        let directory = RunDirectory { path };
+        make(&directory.logs())?;
+        Ok(directory)
+    }
+
     /// Takes up the directory of a run that has been.
     ///
     /// # Errors

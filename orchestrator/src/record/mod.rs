@@ -95,6 +95,7 @@ mod tests {
             timeline,
             duration,
             expect,
+            simulation: Default::default(),
         }
     }
 }

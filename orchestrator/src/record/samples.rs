@@ -19,6 +19,12 @@ pub struct Totals {
     pub traffic: [Traffic; 3],
     /// A link's send-to-acknowledgement time, in microseconds.
     pub hop_latency_us: MergedHistogram,
+    /// Nodes of which there is a sample of their latest life.
+    pub sampled_nodes: u64,
+    /// The distinct nodes in their finger tables then, added up.
+    pub fingers: u64,
+    /// The links that they held then, added up: each has two ends.
+    pub links: u64,
 }
 
 impl Totals {
@@ -97,7 +103,14 @@ impl Samples {
 
     pub(super) fn finish(self) -> Result<Totals, RecordError> {
         self.table.finish()?;
-        Ok(self.totals)
+        let mut totals = self.totals;
+        for latest in self.latest.iter().flatten().filter(|latest| !latest.restarted) {
+            totals.sampled_nodes += 1;
+            totals.fingers = totals.fingers.saturating_add(latest.snapshot.fingers);
+            let links = latest.snapshot.links_out.saturating_add(latest.snapshot.links_in);
+            totals.links = totals.links.saturating_add(links);
+        }
+        Ok(totals)
     }
 }
 

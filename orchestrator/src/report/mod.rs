@@ -2,6 +2,7 @@
 
 mod exposition;
 mod server;
+pub mod statistics;
 mod terminal;
 
 pub use exposition::MetricsBoard;

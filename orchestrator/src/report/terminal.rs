@@ -60,6 +60,7 @@ const LINES: &[(&str, &[(&str, &str)])] = &[
             ("lost", "messages.lost"),
         ],
     ),
+    ("tables", &[("fingers a node", "table.fingers.mean"), ("links a node", "links.mean")]),
     ("maintenance", &[("bytes a node and second", "maintenance.bytes_per_node_second")]),
     (
         "timing error",

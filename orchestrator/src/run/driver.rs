@@ -7,17 +7,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use p2ps::agent::clock::monotonic_us;
 use p2ps::agent::protocol::{
     AGENT_PROTOCOL_VERSION, NODES_MAX, NodeSlot, Notice, PortRange, Preparation, Request,
 };
 use p2ps::com::key::NetworkKey;
 use p2ps::config::PROTOCOL_VERSION;
+use p2ps::sim::{Totals, Trace};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
 
-use super::agents::{AgentHandle, HostEvent, Outgoing};
+use super::agents::{HostEvent, Outgoing};
 use super::cleanup::{self, Cleaned};
+use super::fleet::Fleet;
 use super::hosts::{self, Hosts, Interrupts, RunHost};
 use super::journal::{Entry, Journal};
 use super::machine::{Effect, Ending, Machine, Settings, Stage};
@@ -26,6 +26,7 @@ use super::outstanding::Outstanding;
 use super::process::ProcessIdentity;
 use super::{RunError, Status, Watcher};
 use crate::backend::Backend;
+use crate::backend::sim::VirtualAgent;
 use crate::check::{self, Verdict};
 use crate::plan::targets::FaultsWith;
 use crate::plan::{Plan, resolved_yaml};
@@ -36,14 +37,11 @@ use crate::schedule::{self, HostIndex, Schedule, schedule, write_jsonl};
 /// How often nodes are sampled, in milliseconds.
 const SAMPLE_EVERY_MS: u64 = 1000;
 
-/// How often the machine is told that time passes.
-const TICK_EVERY: Duration = Duration::from_millis(50);
+/// A simulation of more nodes than this samples them more seldom, so that samples do not take longer than the simulation.
+const SIMULATED_SAMPLES_MAX: u64 = 1000;
 
 /// How often the metrics that are served are brought up to date.
 const PUBLISH_EVERY: Duration = Duration::from_secs(1);
-
-/// The most notices of agents that wait to be recorded; more wait in the agents' pipes.
-const EVENTS_MAX: usize = 4096;
 
 /// What is to be run.
 #[derive(Debug)]
@@ -54,8 +52,8 @@ pub struct Job {
     pub plan_path: PathBuf,
     /// Where.
     pub backend: Backend,
-    /// Where run directories are made.
-    pub out: PathBuf,
+    /// Where its directory is made.
+    pub out: Out,
     /// The command line, for the manifest.
     pub command: Vec<String>,
     /// Where the run's metrics are served, if they are; then each node serves its own on its host's loopback too.
@@ -63,6 +61,15 @@ pub struct Job {
     /// How long hosts' agents and their nodes outlive the last word of this process, in milliseconds; within
     /// [`LEASE_MS_RANGE`](super::machine::LEASE_MS_RANGE).
     pub lease_ms: u64,
+}
+
+/// Where a run's directory is made.
+#[derive(Clone, Debug)]
+pub enum Out {
+    /// In this one, named after the plan, the time and the seed.
+    Under(PathBuf),
+    /// Here.
+    At(PathBuf),
 }
 
 /// A run that is over.
@@ -82,6 +89,8 @@ pub struct Finished {
     pub unusable: Vec<(String, String)>,
     /// What the clean-up found, which should be nothing.
     pub cleaned: Cleaned,
+    /// Of a simulation: the hash of all that happened, and what was counted.
+    pub simulated: Option<(Trace, Totals)>,
 }
 
 /// Carries out a run from its beginning to its verdict. SIGINT and SIGTERM end it in order; twice, at once. When it
@@ -90,8 +99,11 @@ pub struct Finished {
 /// # Errors
 /// [`RunError`] where the run could not be begun, or its directory not be written.
 pub fn carry_out(job: Job, watcher: &mut dyn Watcher) -> Result<Finished, RunError> {
-    check_room(job.plan.nodes as usize, job.backend.wanted())?;
-    let directory = RunDirectory::create(&job.out, &job.plan)?;
+    check_room(&job.backend, job.plan.nodes as usize, job.backend.wanted())?;
+    let directory = match &job.out {
+        Out::Under(root) => RunDirectory::create(root, &job.plan)?,
+        Out::At(path) => RunDirectory::create_as(path.clone())?,
+    };
     watcher.begun(&directory);
     let manifest = begin(&job, &directory)?;
     let mut journal = Journal::open(&directory.journal())?;
@@ -104,18 +116,19 @@ pub fn carry_out(job: Job, watcher: &mut dyn Watcher) -> Result<Finished, RunErr
     // Whatever went wrong: agents are killed with their tasks, and then nothing may be left.
     runtime.shutdown_timeout(Duration::from_secs(1));
     let cleaned = cleanup::clean(&directory.journal())?;
-    let Parts { schedule, mut manifest, mut journal, recorder, ending, ended_us } = driven?;
+    let Parts { schedule, mut manifest, mut journal, recorder, ending, ended_us, simulated } = driven?;
     if cleaned.left.is_empty() {
         journal.write(Entry::Ended)?;
     }
     manifest.ended = Some(manifest::now());
     manifest.ending = Some(ending.as_str().to_owned());
+    manifest.trace = simulated.map(|(trace, _)| trace.to_string());
     write_manifest(&manifest, &directory)?;
     let record = recorder.finish(ended_us)?;
     let verdict = check::conclude(&directory, &job.plan, &schedule, &record)?;
     let lost = manifest.hosts.into_iter().filter_map(|host| Some((host.name, host.lost?))).collect();
     let unusable = manifest.unusable_hosts.into_iter().map(|host| (host.name, host.reason)).collect();
-    Ok(Finished { directory, ending, record, verdict, lost, unusable, cleaned })
+    Ok(Finished { directory, ending, record, verdict, lost, unusable, cleaned, simulated })
 }
 
 /// Gathers the hosts, decides what each will do, and does it.
@@ -138,7 +151,10 @@ async fn drive(
     let on = |kind| signal(kind).map_err(|source| RunError::System { what: "be told of signals", source });
     let mut interrupts =
         Interrupts { interrupt: on(SignalKind::interrupt())?, terminate: on(SignalKind::terminate())? };
-    let gathered = hosts::gather(&job.backend, &mut journal, &mut interrupts, watcher).await;
+    let gathered = match &job.backend {
+        Backend::Sim(_) => Ok(Hosts::simulated()),
+        backend => hosts::gather(backend, &mut journal, &mut interrupts, watcher).await,
+    };
     if matches!(gathered, Err(RunError::InterruptedEarly)) {
         end_early(&mut manifest, Ending::Interrupted.as_str(), directory)?;
     }
@@ -161,7 +177,7 @@ async fn drive(
             return Err(error.into());
         }
     };
-    if let Err(error) = check_room(schedule.nodes.len(), ready.len()) {
+    if let Err(error) = check_room(&job.backend, schedule.nodes.len(), ready.len()) {
         end_early(&mut manifest, "too_many_nodes", directory)?;
         return Err(error);
     }
@@ -178,8 +194,9 @@ async fn drive(
 }
 
 /// Whether so many hosts take so many nodes, which are spread evenly over them.
-fn check_room(nodes: usize, hosts: usize) -> Result<(), RunError> {
+fn check_room(backend: &Backend, nodes: usize, hosts: usize) -> Result<(), RunError> {
     match nodes.div_ceil(hosts.max(1)) {
+        _ if matches!(backend, Backend::Sim(_)) => Ok(()),
         ..=NODES_MAX => Ok(()),
         each => Err(RunError::TooManyNodes { nodes, hosts, each }),
     }
@@ -231,6 +248,7 @@ fn begin(job: &Job, directory: &RunDirectory) -> Result<Manifest, RunError> {
         ending: None,
         hosts: Vec::new(),
         unusable_hosts: Vec::new(),
+        trace: None,
     };
     write_manifest(&manifest, directory)?;
     Ok(manifest)
@@ -251,6 +269,13 @@ fn write_manifest(manifest: &Manifest, directory: &RunDirectory) -> Result<(), R
     manifest.write(&path).map_err(|source| RunError::File { path, source })
 }
 
+fn sample_every_ms(job: &Job) -> u64 {
+    match job.backend {
+        Backend::Sim(_) => SAMPLE_EVERY_MS * u64::from(job.plan.nodes).div_ceil(SIMULATED_SAMPLES_MAX),
+        Backend::Local(_) | Backend::Hosts(_) => SAMPLE_EVERY_MS,
+    }
+}
+
 struct Driver<'a> {
     job: &'a Job,
     directory: &'a RunDirectory,
@@ -264,10 +289,9 @@ struct Driver<'a> {
     machine: Machine,
     /// What the run calls its hosts, and where their nodes are.
     places: Vec<Place>,
-    agents: Vec<AgentHandle>,
+    fleet: Fleet,
     /// Agents whose processes have not ended yet.
     running: usize,
-    events: mpsc::Receiver<(HostIndex, HostEvent)>,
     effects: Vec<Effect>,
 }
 
@@ -285,6 +309,7 @@ struct Parts {
     recorder: Recorder,
     ending: Ending,
     ended_us: u64,
+    simulated: Option<(Trace, Totals)>,
 }
 
 impl<'a> Driver<'a> {
@@ -302,22 +327,27 @@ impl<'a> Driver<'a> {
         let network_key = job.plan.encrypted.then(NetworkKey::random).transpose().map_err(|error| {
             RunError::System { what: "draw the network's key", source: io::Error::other(error) }
         })?;
-        let (tell, events) = mpsc::channel(EVENTS_MAX);
-        let mut agents = Vec::new();
+        let mut connections = Vec::new();
         let mut places = Vec::new();
-        for (index, host) in (0..).zip(hosts) {
-            agents.push(AgentHandle::new(index, host.connection, tell.clone()));
-            places.push(Place { name: host.name, listen: host.listen, ports: host.ports });
+        for RunHost { name, listen, ports, connection } in hosts {
+            connections.extend(connection);
+            places.push(Place { name, listen, ports });
         }
+        let fleet = match &job.backend {
+            Backend::Sim(_) => {
+                Fleet::simulated(VirtualAgent::new(job.plan.simulation.clone(), job.plan.seed))
+            }
+            _ => Fleet::real(connections),
+        };
         let settings = Settings {
             end_us: schedule.end_us,
-            sample_every_us: SAMPLE_EVERY_MS * 1000,
+            sample_every_us: sample_every_ms(job) * 1000,
             lease_ms: job.lease_ms,
         };
         let mut effects = Vec::new();
         let name = directory.path().display().to_string();
-        let machine = Machine::new(settings, &name, agents.len() as u32, monotonic_us(), &mut effects);
-        let running = agents.len();
+        let running = fleet.len();
+        let machine = Machine::new(settings, &name, running as u32, fleet.now_us(), &mut effects);
         Ok(Driver {
             job,
             directory,
@@ -329,9 +359,8 @@ impl<'a> Driver<'a> {
             outstanding: Outstanding::new(schedule),
             machine,
             places,
-            agents,
+            fleet,
             running,
-            events,
             effects,
         })
     }
@@ -342,28 +371,28 @@ impl<'a> Driver<'a> {
         interrupts: &mut Interrupts,
         watcher: &mut dyn Watcher,
     ) -> Result<(), RunError> {
-        let mut ticks = tokio::time::interval(TICK_EVERY);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut published = Instant::now();
         self.carry_out_effects()?;
         while self.machine.stage() != Stage::Finished || self.running > 0 {
             tokio::select! {
                 biased;
                 () = interrupts.recv() => self.interrupt(watcher),
-                Some((host, event)) = self.events.recv() => {
-                    self.host_event(host, event)?;
-                    if self.machine.stage() == Stage::Preparing {
-                        self.tick(None);
+                heard = self.fleet.next() => match heard {
+                    Some((host, event)) => {
+                        self.host_event(host, event)?;
+                        if self.machine.stage() == Stage::Preparing {
+                            self.tick(None);
+                        }
                     }
-                }
-                _ = ticks.tick() => {
-                    // Counted only where it matters: it looks at all operations.
-                    let over_us = self.machine.over_us().filter(|_| self.machine.stage() == Stage::Draining);
-                    self.tick(over_us.map(|over_us| self.outstanding.count(over_us)));
-                    watcher.progress(&self.status(), &self.recorder);
-                    if self.job.metrics.is_some() && published.elapsed() >= PUBLISH_EVERY {
-                        published = Instant::now();
-                        board.publish(&self.recorder);
+                    None => {
+                        // Counted only where it matters: it looks at all operations.
+                        let over_us = self.machine.over_us().filter(|_| self.machine.stage() == Stage::Draining);
+                        self.tick(over_us.map(|over_us| self.outstanding.count(over_us)));
+                        watcher.progress(&self.status(), &self.recorder);
+                        if self.job.metrics.is_some() && published.elapsed() >= PUBLISH_EVERY {
+                            published = Instant::now();
+                            board.publish(&self.recorder);
+                        }
                     }
                 }
             }
@@ -378,6 +407,7 @@ impl<'a> Driver<'a> {
             schedule: Arc::clone(self.schedule),
             ending: self.machine.ending(),
             ended_us: self.machine.ended_us().unwrap_or(0),
+            simulated: self.fleet.trace(),
             manifest: self.manifest,
             journal: self.journal,
             recorder: self.recorder,
@@ -387,7 +417,7 @@ impl<'a> Driver<'a> {
     fn status(&self) -> Status {
         Status {
             stage: self.machine.stage(),
-            run_us: self.machine.run_us(monotonic_us()),
+            run_us: self.machine.run_us(self.fleet.now_us()),
             end_us: self.schedule.end_us,
             hosts: self.places.len() as u32,
             nodes: self.schedule.nodes.len() as u32,
@@ -395,12 +425,12 @@ impl<'a> Driver<'a> {
     }
 
     fn tick(&mut self, outstanding: Option<usize>) {
-        self.machine.tick(monotonic_us(), outstanding, &mut self.effects);
+        self.machine.tick(self.fleet.now_us(), outstanding, &mut self.effects);
     }
 
     fn interrupt(&mut self, watcher: &mut dyn Watcher) {
         watcher.interrupted(self.machine.stage());
-        self.machine.interrupt(monotonic_us(), &mut self.effects);
+        self.machine.interrupt(self.fleet.now_us(), &mut self.effects);
     }
 
     fn host_event(&mut self, host: HostIndex, event: HostEvent) -> Result<(), RunError> {
@@ -413,14 +443,14 @@ impl<'a> Driver<'a> {
                     facts.name.clone_from(&self.places[host as usize].name);
                 }
                 let start_us = self.machine.host(host).start_us;
-                self.machine.notice(monotonic_us(), host, &notice, &mut self.effects);
+                self.machine.notice(self.fleet.now_us(), host, &notice, &mut self.effects);
                 self.outstanding.notice(start_us.unwrap_or(0), &notice);
                 self.recorder.notice(host, start_us, &notice)?;
             }
             HostEvent::Ended { status, why } => {
                 self.running -= 1;
                 self.journal.note(Entry::AgentEnded { host, status: status.clone() })?;
-                let at_us = self.machine.run_us(monotonic_us());
+                let at_us = self.machine.run_us(self.fleet.now_us());
                 self.lost(host, at_us, &format!("{why} ({status})"))?;
                 self.tick(None);
             }
@@ -430,7 +460,7 @@ impl<'a> Driver<'a> {
 
     /// A host's agent cannot be worked with, whatever it still does: it is ended, and its nodes are when it was last heard.
     fn give_up(&mut self, host: HostIndex, reason: &str) -> Result<(), RunError> {
-        self.agents[host as usize].kill();
+        self.fleet.kill(host);
         self.lost(host, self.machine.heard_us(host), reason)
     }
 
@@ -441,7 +471,7 @@ impl<'a> Driver<'a> {
         }
         self.outstanding.host_lost(host);
         self.manifest.hosts[host as usize].lost = Some(reason.to_owned());
-        let noticed_us = self.machine.run_us(monotonic_us());
+        let noticed_us = self.machine.run_us(self.fleet.now_us());
         let gone_us = noticed_us.saturating_add(self.job.lease_ms * 1000);
         self.recorder.host_lost(host, Loss { at_us, noticed_us, gone_us }, reason)?;
         Ok(())
@@ -493,7 +523,7 @@ impl<'a> Driver<'a> {
     }
 
     fn say(&mut self, host: HostIndex, outgoing: Outgoing) -> Result<(), RunError> {
-        if !self.machine.host(host).is_there() || self.agents[host as usize].say(outgoing) {
+        if !self.machine.host(host).is_there() || self.fleet.say(host, outgoing) {
             return Ok(());
         }
         self.give_up(host, "its agent does not listen")
@@ -518,7 +548,7 @@ impl<'a> Driver<'a> {
             listen: self.places[host as usize].listen,
             ports: self.places[host as usize].ports,
             metrics: self.job.metrics.is_some(),
-            sample_every_ms: SAMPLE_EVERY_MS,
+            sample_every_ms: sample_every_ms(self.job),
             isolation: self.job.plan.isolation,
             nodes,
             network_key: self.network_key.clone(),

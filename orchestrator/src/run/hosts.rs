@@ -2,7 +2,7 @@
 //! line each and not the run.
 
 use std::hash::{BuildHasher, RandomState};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,8 +35,8 @@ pub(super) struct RunHost {
     pub(super) listen: IpAddr,
     /// The ports that its nodes may listen on, if the inventory says so.
     pub(super) ports: Option<PortRange>,
-    /// The way to its agent.
-    pub(super) connection: AgentConnection,
+    /// The way to its agent; none to a virtual one.
+    pub(super) connection: Option<AgentConnection>,
 }
 
 /// What came of the candidates.
@@ -46,6 +46,19 @@ pub(super) struct Hosts {
     pub(super) ready: Vec<RunHost>,
     /// Those that cannot be used: name and reason.
     pub(super) unusable: Vec<(String, String)>,
+}
+
+impl Hosts {
+    /// The one host of a simulation.
+    pub(super) fn simulated() -> Hosts {
+        let host = RunHost {
+            name: "sim".to_owned(),
+            listen: Ipv4Addr::LOCALHOST.into(),
+            ports: None,
+            connection: None,
+        };
+        Hosts { ready: vec![host], unusable: Vec::new() }
+    }
 }
 
 /// Signals that end a run.
@@ -173,7 +186,7 @@ fn start(
             if let Some(process) = connection.process.pid().and_then(ProcessIdentity::of) {
                 journal.write(Entry::AgentStarted { host: index, process })?;
             }
-            hosts.ready.push(RunHost { name, listen, ports, connection });
+            hosts.ready.push(RunHost { name, listen, ports, connection: Some(connection) });
         }
         Err(error) => hosts.unusable.push((name, chain(&error))),
     }

@@ -49,6 +49,9 @@ pub struct Manifest {
     pub hosts: Vec<HostManifest>,
     /// Hosts that it was to have and that could not be used.
     pub unusable_hosts: Vec<UnusableHost>,
+    /// Of a simulation: the hash of all that happened. Two runs with the same one are the same to the byte.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
 }
 
 /// A host that could not be used.

@@ -8,6 +8,7 @@ pub mod cleanup;
 pub mod clock;
 mod conversation;
 mod driver;
+mod fleet;
 mod hosts;
 pub mod journal;
 pub mod machine;
@@ -29,7 +30,7 @@ use crate::record::{RecordError, Recorder, RunDirectory};
 use crate::report::ServeError;
 use crate::schedule::{Schedule, ScheduleError};
 
-pub use driver::{Finished, Job, carry_out};
+pub use driver::{Finished, Job, Out, carry_out};
 pub use manifest::{HostManifest, Manifest};
 
 use machine::Stage;

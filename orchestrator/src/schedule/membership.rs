@@ -61,12 +61,13 @@ pub(super) fn draw<'a>(plan: &'a Plan, cast: &mut Cast<'a>) -> Result<Membership
 }
 
 fn first_phase(plan: &Plan) -> Phase {
-    let how = plan.join_rate.map_or("at once".to_owned(), |rate| format!("at {rate}/s"));
-    Phase {
-        at_us: 0,
-        text: format!("join {} {how}", count_text(plan.nodes as usize)),
-        nodes: (0..plan.nodes).collect(),
-    }
+    let text = if plan.simulation.prepared {
+        format!("{} are a converged ring", count_text(plan.nodes as usize))
+    } else {
+        let how = plan.join_rate.map_or("at once".to_owned(), |rate| format!("at {rate}/s"));
+        format!("join {} {how}", count_text(plan.nodes as usize))
+    };
+    Phase { at_us: 0, text, nodes: (0..plan.nodes).collect() }
 }
 
 pub(super) struct Drawing<'a, 'c> {

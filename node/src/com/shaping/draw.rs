@@ -1,4 +1,5 @@
-//! Draws of latencies, by inverse distribution functions and Box and Muller's transform.
+//! Draws of latencies, by inverse distribution functions and Box and Muller's transform. With `libm`'s functions, which are
+//! written in Rust: a platform's own differ in the last bit, and a seed would not be the same run on every machine.
 
 use std::f64::consts::TAU;
 
@@ -21,16 +22,16 @@ pub(super) fn delay_us(shape: &LinkShape, random: &mut Pcg32) -> u64 {
         Distribution::Uniform => latency + jitter * (2.0 * unit(random) - 1.0),
         Distribution::Normal => latency + jitter * normal(random),
         Distribution::LogNormal if shape.latency_us == 0 => 0.0,
-        Distribution::LogNormal => latency * (log_normal_sigma(jitter / latency) * normal(random)).exp(),
+        Distribution::LogNormal => latency * libm::exp(log_normal_sigma(jitter / latency) * normal(random)),
         Distribution::Pareto => {
             let scale = jitter * (PARETO_INDEX - 1.0);
-            latency + scale * (unit(random).powf(-1.0 / PARETO_INDEX) - 1.0)
+            latency + scale * (libm::pow(unit(random), -1.0 / PARETO_INDEX) - 1.0)
         }
     })
 }
 
 /// Whether one of a million draws hits, where `ppm` of them do.
-pub(super) fn hits(ppm: u32, random: &mut Pcg32) -> bool {
+pub(crate) fn hits(ppm: u32, random: &mut Pcg32) -> bool {
     ppm > 0 && (u64::from(random.next_u32()) * 1_000_000) >> 32 < u64::from(ppm)
 }
 
@@ -44,15 +45,16 @@ fn unit(random: &mut Pcg32) -> f64 {
     ((random.next_u64() >> 11) as f64 + 0.5) / (1_u64 << 53) as f64
 }
 
-fn normal(random: &mut Pcg32) -> f64 {
-    (-2.0 * unit(random).ln()).sqrt() * (TAU * unit(random)).cos()
+/// From the standard normal distribution.
+pub(crate) fn normal(random: &mut Pcg32) -> f64 {
+    (-2.0 * libm::log(unit(random))).sqrt() * libm::cos(TAU * unit(random))
 }
 
 /// The σ of a log-normal distribution whose standard deviation is `ratio` medians. With x = exp(σ²) that deviation is
 /// √(x (x − 1)) medians.
 fn log_normal_sigma(ratio: f64) -> f64 {
     let x = (1.0 + (1.0 + 4.0 * ratio * ratio).sqrt()) / 2.0;
-    x.ln().sqrt()
+    libm::log(x).sqrt()
 }
 
 #[cfg(test)]

@@ -349,7 +349,7 @@ impl Checker<'_> {
     }
 
     /// A file that is named in a plan counts from the plan's directory, in an override from the present one.
-    fn beside_the_plan(&self, name: &str, index: ValueIndex) -> PathBuf {
+    pub(super) fn beside_the_plan(&self, name: &str, index: ValueIndex) -> PathBuf {
         let plan = self.document.place(index).filter(|place| !place.source.is_override);
         let directory = plan.and_then(|place| Path::new(&place.source.name).parent().map(Path::to_owned));
         let path = directory.unwrap_or_default().join(name);
