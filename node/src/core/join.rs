@@ -230,6 +230,7 @@ impl Core {
         self.timers.clear(Timer::Join);
         self.phase = Phase::Member;
         cx.event(Event::Connected { use_proxy: false });
+        self.giver = Some((from, cx.now));
         self.follow_predecessor(cx, predecessor, None);
         self.adopt_successors(cx, from, successors);
         if let Some(predecessor) = predecessor {

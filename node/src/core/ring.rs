@@ -3,7 +3,7 @@
 //! The rules are those of Zave's corrected Chord (arXiv 1610.01140, section 5): lists are copied from a live successor, cut to
 //! r entries, and never skip a live member.
 
-use crate::id::{Id, Ring};
+use crate::id::{Id, Ring, Span};
 use crate::message::Contact;
 
 /// The neighbours that a node knows.
@@ -69,6 +69,12 @@ impl Neighbours {
     pub(crate) fn range_start(&self) -> Id {
         let before = self.predecessor.map(|predecessor| predecessor.id).or(self.last_predecessor);
         before.map_or(self.me, |before| self.ring.add(before, 1))
+    }
+
+    /// The ids that it answers for.
+    pub(crate) fn range(&self) -> Span {
+        let first = if self.is_alone() { self.ring.add(self.me, 1) } else { self.range_start() };
+        Span { first, last: self.me }
     }
 
     /// Whether `node` would be a closer successor than the present one.

@@ -1,0 +1,164 @@
+//! The items that a node keeps, by their places.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::id::{Id, Ring, Span};
+use crate::message::dictionary::{CHUNK_BYTES_MAX, CHUNK_ITEMS_MAX, Cursor, Item, Version};
+use crate::time::Time;
+
+/// The most items that a node has when it takes a new one in from a client. What is handed over to it, and copies, may be
+/// twice as many.
+pub const ITEMS_MAX: usize = 1 << 17;
+
+/// The most bytes that the values of those items have together; twice as many with what is handed over, and copies.
+pub const ITEMS_BYTES_MAX: usize = 128 << 20;
+
+/// For how long it is remembered that a key was removed, so that no old copy brings it back.
+pub const REMOVED_KEPT: Duration = Duration::from_secs(600);
+
+/// The items, at most twice [`ITEMS_MAX`] with twice [`ITEMS_BYTES_MAX`] of values.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Store {
+    items: BTreeMap<Cursor, Kept>,
+    bytes: usize,
+}
+
+/// An item, and since when its last write is known.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    pub(crate) item: Item,
+    since: Time,
+}
+
+/// What became of an item that was to be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Merged {
+    /// It is kept, or was before.
+    Kept,
+    /// A later version is.
+    Outdated(Version),
+    /// There is no room.
+    Full,
+}
+
+/// Whose items are taken in: a store lets others fill it further than clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    ForClients = 1,
+    ForCopies = 2,
+}
+
+impl Store {
+    pub(crate) fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) fn find(&self, place: Id, key: Id) -> Option<&Item> {
+        self.items.get(&Cursor { place, key }).map(|kept| &kept.item)
+    }
+
+    /// All items, with their places.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Id, &Item)> {
+        self.items.iter().map(|(cursor, kept)| (cursor.place, &kept.item))
+    }
+
+    /// Keeps an item unless a later version is here: of two that were given the same number, the one that was written later as
+    /// far as anyone can tell (last writer wins).
+    pub(crate) fn merge(&mut self, place: Id, item: &Item, room: Room, now: Time) -> Merged {
+        let at = Cursor { place, key: item.key };
+        let present = self.items.get(&at).map(|kept| &kept.item);
+        match present.map(|present| (present.version, present.origin).cmp(&(item.version, item.origin))) {
+            Some(std::cmp::Ordering::Greater) => {
+                return present.map_or(Merged::Kept, |present| Merged::Outdated(present.version));
+            }
+            Some(std::cmp::Ordering::Equal) => return Merged::Kept,
+            Some(std::cmp::Ordering::Less) | None => {}
+        }
+        let old = present.map_or(0, weight);
+        let items = self.items.len() + usize::from(present.is_none());
+        let bytes = self.bytes - old + weight(item);
+        let share = room as usize;
+        let grows = present.is_none() || bytes > self.bytes;
+        if grows && (items > ITEMS_MAX * share || bytes > ITEMS_BYTES_MAX * share) {
+            return Merged::Full;
+        }
+        self.bytes = bytes;
+        let age = Duration::from_secs(u64::from(item.age_s));
+        let since = Time::from_micros(now.as_micros().saturating_sub(age.as_micros() as u64));
+        self.items.insert(at, Kept { item: item.clone(), since });
+        Merged::Kept
+    }
+
+    /// Takes an item out, if it is still of this version.
+    pub(crate) fn drop_version(&mut self, place: Id, key: Id, version: Version) {
+        let at = Cursor { place, key };
+        if self.items.get(&at).is_some_and(|kept| kept.item.version <= version)
+            && let Some(kept) = self.items.remove(&at)
+        {
+            self.bytes -= weight(&kept.item);
+        }
+    }
+
+    /// Takes out the items of places in `span` but not in `but`.
+    pub(crate) fn drop_span(&mut self, ring: Ring, span: Span, but: Option<Span>) {
+        let stays = |place| but.is_some_and(|but| but.contains(ring, place));
+        let gone: Vec<Cursor> =
+            self.walk(span, first_of(span)).map(|(at, _)| at).filter(|at| !stays(at.place)).collect();
+        for at in gone {
+            if let Some(kept) = self.items.remove(&at) {
+                self.bytes -= weight(&kept.item);
+            }
+        }
+    }
+
+    /// Forgets what was removed long ago.
+    pub(crate) fn forget_removed(&mut self, now: Time) {
+        self.items.retain(|_, kept| kept.item.value.is_some() || now.since(kept.since) < REMOVED_KEPT);
+    }
+
+    /// As many items of `span` as go into one message, from `from` on, and where the rest begins.
+    pub(crate) fn chunk(&self, span: Span, from: Cursor, now: Time) -> (Vec<Item>, Option<Cursor>) {
+        let (mut items, mut bytes) = (Vec::new(), 0);
+        for (at, kept) in self.walk(span, from) {
+            if items.len() >= CHUNK_ITEMS_MAX || bytes >= CHUNK_BYTES_MAX {
+                return (items, Some(at));
+            }
+            bytes += weight(&kept.item);
+            items.push(kept.aged(now));
+        }
+        (items, None)
+    }
+
+    /// The items of `span` from `from` on, which is in it, in the ring's order.
+    pub(crate) fn walk(&self, span: Span, from: Cursor) -> impl Iterator<Item = (Cursor, &Kept)> {
+        let whole = Cursor { place: Id(u64::MAX), key: Id(u64::MAX) };
+        let last = Cursor { place: span.last, key: whole.key };
+        // Past zero and on.
+        let wraps = from.place > span.last;
+        let (upto, again) = if wraps { (whole, Some(last)) } else { (last, None) };
+        let rest = again.map(|last| self.items.range(first_of(Span { first: Id(0), ..span })..=last));
+        let all = self.items.range(from..=upto).chain(rest.into_iter().flatten());
+        all.map(|(at, kept)| (*at, kept))
+    }
+}
+
+impl Kept {
+    /// The item as another node is told it.
+    pub(crate) fn aged(&self, now: Time) -> Item {
+        Item { age_s: u32::try_from(now.since(self.since).as_secs()).unwrap_or(u32::MAX), ..self.item.clone() }
+    }
+}
+
+/// Where a span's items begin.
+pub(crate) fn first_of(span: Span) -> Cursor {
+    Cursor { place: span.first, key: Id(0) }
+}
+
+fn weight(item: &Item) -> usize {
+    item.value.as_ref().map_or(0, bytes::Bytes::len)
+}
