@@ -188,9 +188,11 @@ fn graceful_churn(net: NetConfig, nodes: usize, events: usize, seed: u64) {
             let members = board.network.members().len();
             if board.network.random(2) == 0 && members > nodes.div_ceil(2) {
                 let leaver = board.network.any_member();
+                eprintln!("{:?} leave {leaver}", board.network.now);
                 board.network.leave(leaver);
             } else {
                 let (id, via) = (board.network.random_id(), board.network.any_member());
+                eprintln!("{:?} join {id} via {via}", board.network.now);
                 board.network.join(id, &[via]);
             }
         }
@@ -376,4 +378,10 @@ fn operations_of_a_node_that_leaves_fail_and_each_ends_once() {
         let end = &board.network.applications[&from].answered[&operation];
         assert!(matches!(end, Ok(_) | Err(DictionaryError::Route(_) | DictionaryError::NotReady)), "{end:?}");
     }
+}
+
+#[test]
+fn zz() {
+    let seed = std::env::var("SEED").unwrap().parse().unwrap();
+    graceful_churn(symmetric_tango(8), 2 + seed as usize % 3, 20, seed);
 }

@@ -199,7 +199,7 @@ impl Core {
         }
         let present = self.neighbours.predecessor();
         let repeated = present.is_some_and(|present| present.id == from.id);
-        let predecessor = if self.neighbours.is_alone() { Some(self.me) } else { present };
+        let predecessor = if self.neighbours.has_whole_ring() { Some(self.me) } else { present };
         if !repeated && !self.neighbours.is_closer_predecessor(from.id) {
             let route = Route { source: from, ..self.new_route(sequence, from.id, Body::Join) };
             self.dispatch(cx, route);

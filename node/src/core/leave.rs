@@ -54,6 +54,11 @@ impl Core {
                 self.timers.set(cx.now + LEAVE_RETRY, Timer::Leave);
                 self.send(cx, successor, Message::Leave { predecessor });
             }
+            // A node has joined by this one, the first, and is not known as its successor yet.
+            None if self.neighbours.predecessor().is_some() => {
+                self.timers.set(cx.now + LEAVE_RETRY, Timer::Leave);
+                self.stabilise_soon(cx);
+            }
             None => self.end(cx, true),
         }
     }
@@ -86,8 +91,13 @@ impl Core {
         self.send(cx, from, Message::LeaveTaken(taken));
         if taken {
             self.giver = Some((from, cx.now));
-            let predecessor = predecessor.filter(|contact| contact.id != self.me.id);
-            self.follow_predecessor(cx, predecessor, None);
+            if predecessor.is_some_and(|predecessor| predecessor.id == self.me.id) {
+                if self.neighbours.close_ring() {
+                    self.after_predecessor_change(cx);
+                }
+            } else {
+                self.follow_predecessor(cx, predecessor, None);
+            }
         }
     }
 

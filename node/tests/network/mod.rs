@@ -382,6 +382,7 @@ impl Network {
         let me = peer.me();
         for output in out {
             self.note(&output, id);
+            if std::env::var("TRACE").is_ok() && !format!("{output:?}").contains("ccess_point: p2ps://x") { let t = format!("{:?} {id} {output:?}", self.now); eprintln!("{}", &t[..t.len().min(400)]); }
             match output {
                 Output::Send { to, message } => {
                     *self.sent_by_kind.entry(message.kind()).or_default() += 1;

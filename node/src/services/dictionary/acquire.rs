@@ -71,9 +71,9 @@ struct Walk {
     state: WalkState,
     attempts: u32,
     due: Time,
-    /// It met a node, other than this one, that does not know all that it should, or does not answer.
+    /// It met a node that does not know all that it should but may get to, or one that does not answer.
     met_others_lacking: bool,
-    /// It met a part that this node is itself acquiring.
+    /// It met the part that is being acquired.
     met_own_lacking: bool,
 }
 
@@ -226,7 +226,7 @@ impl Dictionary {
         token: u64,
         (items, next, holding): (&[Item], Option<Cursor>, Holding),
     ) {
-        let (ring, me) = (self.places.ring, core.me);
+        let (ring, me, is_only) = (self.places.ring, core.me, self.acquisitions.len() == 1);
         let Some((index, acquisition, place)) = self.find_walk(token) else { return };
         let (span, source) = (acquisition.span, acquisition.from);
         let is_giver = matches!(source, Source::Giver { giver, .. } if giver == from);
@@ -248,8 +248,9 @@ impl Dictionary {
         let is_stuck = goes_on.is_some_and(|next| progress(next) <= progress(walk.cursor));
         walk.attempts = 0;
         if holding != Holding::Whole || is_stuck {
-            walk.met_own_lacking |= from == me;
-            walk.met_others_lacking |= from != me;
+            let waits_for_itself = from == me && is_only;
+            walk.met_own_lacking |= waits_for_itself;
+            walk.met_others_lacking |= !waits_for_itself;
         }
         if let Some(next) = goes_on {
             walk.cursor = next;
