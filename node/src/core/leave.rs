@@ -25,7 +25,8 @@ const LEAVE_LINGER: Duration = Duration::from_millis(250);
 pub(crate) struct Leaving {
     began_at: Time,
     gives_up_at: Time,
-    /// The successor could not take over: it may be leaving too, so this node now takes over from its own predecessor.
+    /// The successor could not take over: it may be leaving too, so this node takes over from its own predecessor until it asks
+    /// again. Not later: what the successor then takes over is the range as it was when it was asked.
     refused: bool,
 }
 
@@ -51,16 +52,25 @@ impl Core {
         match self.neighbours.successor() {
             Some(successor) => {
                 let predecessor = self.neighbours.predecessor();
-                self.timers.set(cx.now + LEAVE_RETRY, Timer::Leave);
+                self.set_leave_retry(cx);
+                if let Some(leaving) = &mut self.leaving {
+                    leaving.refused = false;
+                }
                 self.send(cx, successor, Message::Leave { predecessor });
             }
             // A node has joined by this one, the first, and is not known as its successor yet.
             None if self.neighbours.predecessor().is_some() => {
-                self.timers.set(cx.now + LEAVE_RETRY, Timer::Leave);
+                self.set_leave_retry(cx);
                 self.stabilise_soon(cx);
             }
             None => self.end(cx, true),
         }
+    }
+
+    /// Two neighbours that leave refuse each other until one of them asks first.
+    fn set_leave_retry(&mut self, cx: &Context<'_>) {
+        let pause = self.jittered(LEAVE_RETRY);
+        self.timers.set(cx.now + pause, Timer::Leave);
     }
 
     /// Time to try again, to give up, or to go.

@@ -136,6 +136,9 @@ impl Neighbours {
         }
         let before = self.successors.len();
         self.successors.retain(|successor| successor != contact);
+        if self.is_alone() {
+            self.last_predecessor = Some(self.me);
+        }
         (was_predecessor, self.successors.len() < before)
     }
 
