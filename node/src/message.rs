@@ -265,9 +265,9 @@ impl Body {
                 payload.len()
             }
             Body::Multicast { destinations, payload } => payload.len() + size_of_val(&destinations[..]),
-            Body::Dictionary(Request::Write(Some(value)) | Request::Keep(Item { value: Some(value), .. })) => {
-                value.len()
-            }
+            Body::Dictionary(
+                Request::Write(Some(value)) | Request::Keep(Item { value: Some(value), .. }),
+            ) => value.len(),
             Body::Lookup { .. } | Body::Join | Body::Dictionary(_) => 0,
         }
     }

@@ -104,7 +104,9 @@ impl Board {
             return false;
         }
         let read = result
-            .unwrap_or_else(|error| panic!("{key} from {from} at {:?}: {error}\n{}", self.network.now, self.describe(key)))
+            .unwrap_or_else(|error| {
+                panic!("{key} from {from} at {:?}: {error}\n{}", self.network.now, self.describe(key))
+            })
             .map(|stored| stored.value);
         let known = self.acknowledged.get(&key).and_then(|(_, value)| value.clone());
         let possible = self.possible.get(&key).is_some_and(|possible| possible.contains(&read));
@@ -188,11 +190,9 @@ fn graceful_churn(net: NetConfig, nodes: usize, events: usize, seed: u64) {
             let members = board.network.members().len();
             if board.network.random(2) == 0 && members > nodes.div_ceil(2) {
                 let leaver = board.network.any_member();
-                eprintln!("{:?} leave {leaver}", board.network.now);
                 board.network.leave(leaver);
             } else {
                 let (id, via) = (board.network.random_id(), board.network.any_member());
-                eprintln!("{:?} join {id} via {via}", board.network.now);
                 board.network.join(id, &[via]);
             }
         }
@@ -378,10 +378,4 @@ fn operations_of_a_node_that_leaves_fail_and_each_ends_once() {
         let end = &board.network.applications[&from].answered[&operation];
         assert!(matches!(end, Ok(_) | Err(DictionaryError::Route(_) | DictionaryError::NotReady)), "{end:?}");
     }
-}
-
-#[test]
-fn zz() {
-    let seed = std::env::var("SEED").unwrap().parse().unwrap();
-    graceful_churn(symmetric_tango(8), 2 + seed as usize % 3, 20, seed);
 }

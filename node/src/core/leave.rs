@@ -36,11 +36,8 @@ impl Core {
         match self.phase {
             Phase::Member => {
                 self.phase = Phase::Leaving;
-                self.leaving = Some(Leaving {
-                    began_at: cx.now,
-                    gives_up_at: cx.now + LEAVE_TIMEOUT,
-                    refused: false,
-                });
+                self.leaving =
+                    Some(Leaving { began_at: cx.now, gives_up_at: cx.now + LEAVE_TIMEOUT, refused: false });
                 self.hand_range_over(cx);
             }
             Phase::Leaving | Phase::Ended => {}

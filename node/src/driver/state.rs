@@ -420,6 +420,8 @@ impl State {
             joins: counted.joins,
             suspicions: counted.suspicions,
             delivered: counted.application_messages,
+            items: counted.items,
+            item_bytes: counted.item_bytes,
             ..self.recorder.snapshot()
         }
     }

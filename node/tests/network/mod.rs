@@ -382,7 +382,6 @@ impl Network {
         let me = peer.me();
         for output in out {
             self.note(&output, id);
-            if std::env::var("TRACE").is_ok() && !format!("{output:?}").contains("ccess_point: p2ps://x") { let t = format!("{:?} {id} {output:?}", self.now); eprintln!("{}", &t[..t.len().min(400)]); }
             match output {
                 Output::Send { to, message } => {
                     *self.sent_by_kind.entry(message.kind()).or_default() += 1;
@@ -402,8 +401,7 @@ impl Network {
                     assert_eq!(earlier, None, "operation {operation} ended twice");
                 }
                 Output::Answered { operation, result } => {
-                    let earlier =
-                        self.applications.entry(id).or_default().answered.insert(operation, result);
+                    let earlier = self.applications.entry(id).or_default().answered.insert(operation, result);
                     assert_eq!(earlier, None, "operation {operation} ended twice");
                 }
                 Output::Event(event) => self.applications.entry(id).or_default().events.push(event),

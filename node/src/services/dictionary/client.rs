@@ -71,7 +71,14 @@ impl Wish {
 
 impl Dictionary {
     /// Does an operation for the application, and says later how it ended.
-    pub(crate) fn operate(&mut self, core: &mut Core, cx: &mut Context<'_>, operation: u64, key: Id, wish: Wish) {
+    pub(crate) fn operate(
+        &mut self,
+        core: &mut Core,
+        cx: &mut Context<'_>,
+        operation: u64,
+        key: Id,
+        wish: Wish,
+    ) {
         let room = self.operations.pending.len() < OPERATIONS_MAX
             && self.operations.bytes + wish.bytes() <= OPERATIONS_BYTES_MAX;
         let refusal = if wish.bytes() > VALUE_BYTES_MAX {
@@ -135,7 +142,10 @@ impl Dictionary {
         sequence: u64,
         result: Result<Answer, Refusal>,
     ) {
+        let Some(pending) = self.operations.pending.get(&sequence) else { return };
+        let is_write = matches!(pending.wish, Wish::Write(_));
         match result {
+            Ok(answer) if is_write != matches!(answer, Answer::Written(_)) => {}
             Ok(answer) => self.end(core, cx, sequence, Ok(answer)),
             Err(Refusal::NotReady | Refusal::Overloaded | Refusal::Outdated(_)) => {
                 self.pause(core, cx, sequence, DictionaryError::NotReady);

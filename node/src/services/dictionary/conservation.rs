@@ -52,10 +52,7 @@ pub struct Missing {
 }
 
 /// The copies that are not where they should be. To be asked of a ring at rest: all members with their ids.
-pub fn missing<'a>(
-    net: &NetConfig,
-    members: impl Iterator<Item = (Id, &'a Dictionary)>,
-) -> Vec<Missing> {
+pub fn missing<'a>(net: &NetConfig, members: impl Iterator<Item = (Id, &'a Dictionary)>) -> Vec<Missing> {
     let members: BTreeMap<Id, &Dictionary> = members.collect();
     let places = Places::new(net);
     let mut last: BTreeMap<Id, Version> = BTreeMap::new();

@@ -19,7 +19,11 @@ impl Places {
     pub(crate) fn new(net: &NetConfig) -> Places {
         let ring = net.ring();
         let count = u128::from(net.replication()).min(ring.max_size());
-        Places { ring, count: count as u8, stride: ring.max_size().div_euclid(count).min(u128::from(u64::MAX)) as u64 }
+        Places {
+            ring,
+            count: count as u8,
+            stride: ring.max_size().div_euclid(count).min(u128::from(u64::MAX)) as u64,
+        }
     }
 
     /// The places of a key; the first is the key itself.
@@ -77,9 +81,13 @@ mod tests {
                     let (here, elsewhere): (Vec<Id>, Vec<Id>) =
                         places.of(key).partition(|place| span.contains(places.ring, *place));
                     let found = |place: &Id| {
-                        (1..places.count).any(|shift| places.shifted(span, shift).contains(places.ring, *place))
+                        (1..places.count)
+                            .any(|shift| places.shifted(span, shift).contains(places.ring, *place))
                     };
-                    assert!(here.is_empty() || elsewhere.iter().all(found), "{ring} {replication} {span:?} {key}");
+                    assert!(
+                        here.is_empty() || elsewhere.iter().all(found),
+                        "{ring} {replication} {span:?} {key}"
+                    );
                 }
             }
         }

@@ -150,7 +150,10 @@ impl Store {
 impl Kept {
     /// The item as another node is told it.
     pub(crate) fn aged(&self, now: Time) -> Item {
-        Item { age_s: u32::try_from(now.since(self.since).as_secs()).unwrap_or(u32::MAX), ..self.item.clone() }
+        Item {
+            age_s: u32::try_from(now.since(self.since).as_secs()).unwrap_or(u32::MAX),
+            ..self.item.clone()
+        }
     }
 }
 

@@ -87,7 +87,13 @@ impl Writes {
 
 impl Dictionary {
     /// A client's write has come to the responsible of its key, perhaps not for the first time.
-    pub(super) fn on_write(&mut self, core: &mut Core, cx: &mut Context<'_>, route: &Route, value: Option<Bytes>) {
+    pub(super) fn on_write(
+        &mut self,
+        core: &mut Core,
+        cx: &mut Context<'_>,
+        route: &Route,
+        value: Option<Bytes>,
+    ) {
         let (client, key) = (route.source, route.key);
         let origin = Origin { node: client.id, incarnation: client.incarnation, sequence: route.sequence };
         if self.writes.pending.contains_key(&origin) {
@@ -141,7 +147,14 @@ impl Dictionary {
         write.waiting = (1..self.places.count).map(|_| core.next_token()).collect();
         let tokens: Vec<u64> = write.waiting.iter().copied().collect();
         for (token, place) in tokens.iter().zip(self.places.of(item.key).skip(1)) {
-            let copy = Copy { place, item: item.clone(), write: Some(origin), attempts: 0, due: cx.now, gives_up_at };
+            let copy = Copy {
+                place,
+                item: item.clone(),
+                write: Some(origin),
+                attempts: 0,
+                due: cx.now,
+                gives_up_at,
+            };
             self.writes.copies.insert(*token, copy);
             self.send_copy(core, cx, *token);
         }
@@ -179,9 +192,10 @@ impl Dictionary {
         let write = copy.write;
         self.writes.copies.remove(&token);
         if let Some(origin) = write {
-            let copies = self.writes.pending.get(&origin).map_or(0, |write| {
-                usize::from(self.places.count).saturating_sub(write.waiting.len()) as u8
-            });
+            let copies =
+                self.writes.pending.get(&origin).map_or(0, |write| {
+                    usize::from(self.places.count).saturating_sub(write.waiting.len()) as u8
+                });
             let refusal = Refusal::TooFewCopies { copies, wanted: self.places.count };
             self.end_write(core, cx, origin, Err(refusal));
         }
@@ -219,7 +233,8 @@ impl Dictionary {
     ) {
         let Some(copy) = self.writes.copies.get_mut(&token) else { return };
         // A version that this node gave after this one makes it as good as kept.
-        let superseded = |version: Version| version.node == core.me.id && copy.item.version.node == core.me.id;
+        let superseded =
+            |version: Version| version.node == core.me.id && copy.item.version.node == core.me.id;
         match (result, copy.write) {
             (Err(Refusal::Outdated(version)), Some(origin)) if !superseded(version) => {
                 self.overtake(core, cx, origin, version);
