@@ -238,116 +238,124 @@ fn small_rings_lose_nothing_to_joins_and_leaves() {
     }
 }
 
+fn neighbours_crash(seed: u64) {
+    let mut board = Board::filled(symmetric_tango(8), 32, seed, 100);
+    for _ in 0..4 {
+        // Two neighbours.
+        let members = board.network.members();
+        let first = board.network.random(members.len() as u64) as usize;
+        board.network.kill(members[first]);
+        board.network.kill(members[(first + 1) % members.len()]);
+        board.check_conserved();
+        for _ in 0..6 {
+            let (from, key) = (board.network.any_member(), board.any_key());
+            board.read(from, key);
+        }
+        let (from, key) = (board.network.any_member(), board.network.random_id());
+        board.write(from, key, true).unwrap().unwrap();
+        board.restored();
+    }
+}
+
 #[test]
 fn keys_survive_as_many_crashes_at_once_as_there_are_further_copies() {
-    for seed in 0..12 {
-        let mut board = Board::filled(symmetric_tango(8), 32, seed, 100);
-        for _ in 0..4 {
-            // Two neighbours.
-            let members = board.network.members();
-            let first = board.network.random(members.len() as u64) as usize;
-            board.network.kill(members[first]);
-            board.network.kill(members[(first + 1) % members.len()]);
-            board.check_conserved();
-            for _ in 0..6 {
-                let (from, key) = (board.network.any_member(), board.any_key());
-                board.read(from, key);
-            }
-            let (from, key) = (board.network.any_member(), board.network.random_id());
-            board.write(from, key, true).unwrap().unwrap();
-            board.restored();
+    (0..12).for_each(neighbours_crash);
+}
+
+fn several_write(seed: u64) {
+    let mut board = Board::new(symmetric_tango(8), 16, seed);
+    board.network.loss_per_mille = 50;
+    let key = board.network.random_id();
+    let mut operations = Vec::new();
+    for number in 0..40 {
+        let from = board.network.any_member();
+        operations.push((from, board.network.insert(from, key, &number.to_string()), number));
+        if number % 4 == 0 {
+            board.network.run_for(Duration::from_millis(30));
         }
+    }
+    board.network.run_for(OPERATION);
+    board.network.loss_per_mille = 0;
+    let mut versions = BTreeMap::new();
+    for (from, operation, number) in operations {
+        if let Ok(Answer::Written(written)) = board.network.applications[&from].answered[&operation] {
+            assert_eq!(versions.insert(written.version, number), None, "two writes have one version");
+        }
+    }
+    board.restored();
+    let (_, winner) = versions.last_key_value().unwrap();
+    for from in board.network.members() {
+        let read = board.get(from, key).unwrap().unwrap().unwrap();
+        assert_eq!(read.value, winner.to_string(), "seed {seed}");
     }
 }
 
 #[test]
 fn of_several_writers_one_wins_everywhere() {
-    for seed in 0..10 {
-        let mut board = Board::new(symmetric_tango(8), 16, seed);
-        board.network.loss_per_mille = 50;
-        let key = board.network.random_id();
-        let mut operations = Vec::new();
-        for number in 0..40 {
-            let from = board.network.any_member();
-            operations.push((from, board.network.insert(from, key, &number.to_string()), number));
-            if number % 4 == 0 {
-                board.network.run_for(Duration::from_millis(30));
+    (0..10).for_each(several_write);
+}
+
+fn nodes_restart(seed: u64) {
+    let mut board = Board::filled(symmetric_tango(8), 20, seed, 60);
+    board.network.loss_per_mille = 30;
+    for _ in 0..6 {
+        let victim = board.network.any_member();
+        board.network.kill(victim);
+        for _ in 0..5 {
+            let (from, key) = (board.network.any_member(), board.any_key());
+            let insert = board.network.random(4) > 0;
+            match board.network.random(3) {
+                0 => drop(board.write(from, key, insert)),
+                _ => drop(board.get(from, key)),
             }
         }
-        board.network.run_for(OPERATION);
-        board.network.loss_per_mille = 0;
-        let mut versions = BTreeMap::new();
-        for (from, operation, number) in operations {
-            if let Ok(Answer::Written(written)) = board.network.applications[&from].answered[&operation] {
-                assert_eq!(versions.insert(written.version, number), None, "two writes have one version");
-            }
-        }
-        board.restored();
-        let (_, winner) = versions.last_key_value().unwrap();
-        for from in board.network.members() {
-            let read = board.get(from, key).unwrap().unwrap().unwrap();
-            assert_eq!(read.value, winner.to_string(), "seed {seed}");
-        }
+        board.check_conserved();
+        let via = board.network.any_member();
+        board.network.join(victim, &[via]);
+        board.network.run_for(RESTORED);
+        board.check_conserved();
     }
+    board.network.loss_per_mille = 0;
+    board.network.run_until("the ring is right", Duration::from_secs(90), Network::is_ring_right);
+    board.restored();
 }
 
 #[test]
 fn loss_and_restarts_lose_no_key() {
-    for seed in 0..10 {
-        let mut board = Board::filled(symmetric_tango(8), 20, seed, 60);
-        board.network.loss_per_mille = 30;
-        for _ in 0..6 {
-            let victim = board.network.any_member();
-            board.network.kill(victim);
-            for _ in 0..5 {
-                let (from, key) = (board.network.any_member(), board.any_key());
-                let insert = board.network.random(4) > 0;
-                match board.network.random(3) {
-                    0 => drop(board.write(from, key, insert)),
-                    _ => drop(board.get(from, key)),
-                }
-            }
-            board.check_conserved();
-            let via = board.network.any_member();
-            board.network.join(victim, &[via]);
-            board.network.run_for(RESTORED);
-            board.check_conserved();
-        }
-        board.network.loss_per_mille = 0;
-        board.network.run_until("the ring is right", Duration::from_secs(90), Network::is_ring_right);
-        board.restored();
+    (0..10).for_each(nodes_restart);
+}
+
+fn a_partition_heals(seed: u64) {
+    let mut board = Board::filled(symmetric_tango(8), 16, seed, 40);
+    let members = board.network.members();
+    board.network.island = members.iter().copied().filter(|id| id.0 % 2 == 0).collect();
+    board.network.run_for(Duration::from_secs(40));
+    for _ in 0..20 {
+        let (from, key) = (board.network.any_member(), board.any_key());
+        board.written += 1;
+        let text = format!("{key} {}", board.written);
+        let operation = board.network.insert(from, key, &text);
+        board.end(from, operation);
+        board.possible.entry(key).or_default().insert(Some(text.into()));
+    }
+    board.network.island.clear();
+    board.network.run_until("the ring is right", Duration::from_secs(200), Network::is_ring_right);
+    board.network.run_until("copies agree", Duration::from_secs(120), |n| missing(n) == 0);
+    for key in board.acknowledged.keys().copied().collect::<Vec<_>>() {
+        let values: BTreeSet<Bytes> = (0..5)
+            .map(|_| {
+                let from = board.network.any_member();
+                assert!(board.read(from, key));
+                board.get(from, key).unwrap().unwrap().unwrap().value
+            })
+            .collect();
+        assert_eq!(values.len(), 1, "seed {seed}: {values:?}");
     }
 }
 
 #[test]
 fn after_a_partition_each_key_has_one_value_again() {
-    for seed in 0..6 {
-        let mut board = Board::filled(symmetric_tango(8), 16, seed, 40);
-        let members = board.network.members();
-        board.network.island = members.iter().copied().filter(|id| id.0 % 2 == 0).collect();
-        board.network.run_for(Duration::from_secs(40));
-        for _ in 0..20 {
-            let (from, key) = (board.network.any_member(), board.any_key());
-            board.written += 1;
-            let text = format!("{key} {}", board.written);
-            let operation = board.network.insert(from, key, &text);
-            board.end(from, operation);
-            board.possible.entry(key).or_default().insert(Some(text.into()));
-        }
-        board.network.island.clear();
-        board.network.run_until("the ring is right", Duration::from_secs(200), Network::is_ring_right);
-        board.network.run_until("copies agree", Duration::from_secs(120), |n| missing(n) == 0);
-        for key in board.acknowledged.keys().copied().collect::<Vec<_>>() {
-            let values: BTreeSet<Bytes> = (0..5)
-                .map(|_| {
-                    let from = board.network.any_member();
-                    assert!(board.read(from, key));
-                    board.get(from, key).unwrap().unwrap().unwrap().value
-                })
-                .collect();
-            assert_eq!(values.len(), 1, "seed {seed}: {values:?}");
-        }
-    }
+    (0..6).for_each(a_partition_heals);
 }
 
 #[test]
@@ -377,5 +385,20 @@ fn operations_of_a_node_that_leaves_fail_and_each_ends_once() {
     for operation in operations {
         let end = &board.network.applications[&from].answered[&operation];
         assert!(matches!(end, Ok(_) | Err(DictionaryError::Route(_) | DictionaryError::NotReady)), "{end:?}");
+    }
+}
+
+#[test]
+fn zz() {
+    let seed: u64 = std::env::var("SEED").unwrap().parse().unwrap();
+    match std::env::var("WHAT").unwrap().as_str() {
+        "small" => graceful_churn(symmetric_tango(8), 2 + seed as usize % 3, 20, seed),
+        "churn" => graceful_churn(symmetric_tango(8), 16, 30, seed),
+        "one" => graceful_churn(symmetric_tango(8).with_replication(1).unwrap(), 12, 30, seed),
+        "crash" => neighbours_crash(seed),
+        "writers" => several_write(seed),
+        "restart" => nodes_restart(seed),
+        "partition" => a_partition_heals(seed),
+        _ => panic!(),
     }
 }
