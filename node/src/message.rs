@@ -281,9 +281,9 @@ impl Body {
             | Body::Broadcast { .. }
             | Body::Multicast { .. }
             | Body::Dictionary(Request::Write(_) | Request::Read(_) | Request::Keep(_)) => MessageKind::Data,
-            Body::Lookup { maintenance: true } | Body::Join | Body::Dictionary(Request::Fetch { .. }) => {
-                MessageKind::Control
-            }
+            Body::Lookup { maintenance: true }
+            | Body::Join
+            | Body::Dictionary(Request::Fetch { .. } | Request::Compare { .. }) => MessageKind::Control,
         }
     }
 }

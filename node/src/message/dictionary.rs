@@ -68,6 +68,13 @@ pub enum Request {
     Read(Id),
     /// Keep a copy in this place. Answered by [`Talk::Kept`].
     Keep(Item),
+    /// Is a copy of this version, or of a later one, in this place? Answered by [`Talk::Kept`].
+    Compare {
+        /// The key.
+        key: Id,
+        /// The version that its responsible has.
+        version: Version,
+    },
     /// Tell the items of your places from this one and from this key on. Answered by [`Talk::Items`].
     Fetch {
         /// The first key.
@@ -148,6 +155,8 @@ pub enum Refusal {
     Overloaded,
     /// It has a later version.
     Outdated(Version),
+    /// It has no copy, or an older one.
+    Missing,
     /// Not all copies are in their places.
     TooFewCopies {
         /// How many are.
@@ -213,7 +222,7 @@ pub enum DictionaryError {
 impl From<Refusal> for DictionaryError {
     fn from(refusal: Refusal) -> DictionaryError {
         match refusal {
-            Refusal::NotReady | Refusal::Outdated(_) => DictionaryError::NotReady,
+            Refusal::NotReady | Refusal::Outdated(_) | Refusal::Missing => DictionaryError::NotReady,
             Refusal::Full => DictionaryError::Full,
             Refusal::Overloaded => DictionaryError::Route(RouteError::Overloaded),
             Refusal::TooFewCopies { copies, wanted } => DictionaryError::TooFewCopies { copies, wanted },

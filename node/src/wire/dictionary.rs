@@ -7,7 +7,7 @@ use crate::message::dictionary::{CHUNK_ITEMS_MAX, Cursor, Item, Request, Stored,
 pub(super) fn check_request(request: &Request, ring: Ring) -> Result<(), WireError> {
     match request {
         Request::Write(value) => check_value(value.as_deref()),
-        Request::Read(key) => check_id(*key, ring),
+        Request::Read(key) | Request::Compare { key, .. } => check_id(*key, ring),
         Request::Keep(item) => check_item(item, ring),
         Request::Fetch { key, last } => check_id(*key, ring).and_then(|()| check_id(*last, ring)),
     }

@@ -45,6 +45,7 @@ fn request() -> impl Strategy<Value = Request> {
         prop::option::of(value()).prop_map(Request::Write),
         any::<u64>().prop_map(|key| Request::Read(Id(key))),
         item().prop_map(Request::Keep),
+        (any::<u64>(), version()).prop_map(|(key, version)| Request::Compare { key: Id(key), version }),
         (any::<u64>(), any::<u64>()).prop_map(|(key, last)| Request::Fetch { key: Id(key), last: Id(last) }),
     ]
 }
@@ -53,6 +54,7 @@ fn refusal() -> impl Strategy<Value = Refusal> {
     prop_oneof![
         Just(Refusal::NotReady),
         Just(Refusal::Full),
+        Just(Refusal::Missing),
         Just(Refusal::Overloaded),
         version().prop_map(Refusal::Outdated),
         (any::<u8>(), any::<u8>()).prop_map(|(copies, wanted)| Refusal::TooFewCopies { copies, wanted }),

@@ -147,10 +147,10 @@ impl Dictionary {
         match result {
             Ok(answer) if is_write != matches!(answer, Answer::Written(_)) => {}
             Ok(answer) => self.end(core, cx, sequence, Ok(answer)),
-            Err(Refusal::NotReady | Refusal::Overloaded | Refusal::Outdated(_)) => {
-                self.pause(core, cx, sequence, DictionaryError::NotReady);
+            Err(refusal @ (Refusal::Full | Refusal::TooFewCopies { .. })) => {
+                self.end(core, cx, sequence, Err(refusal.into()));
             }
-            Err(refusal) => self.end(core, cx, sequence, Err(refusal.into())),
+            Err(refusal) => self.pause(core, cx, sequence, refusal.into()),
         }
     }
 

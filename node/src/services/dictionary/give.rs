@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Dictionary;
+use super::copies::Purpose;
 use super::store::first_of;
 use super::writes::tell;
 use crate::core::effect::Phase;
@@ -18,7 +19,7 @@ pub const GIVEN_MAX: usize = 32;
 /// How long the items of such a part wait to be fetched, since they were given or last fetched from, before they are sent.
 const GIVEN_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How often a node looks for items that are not its own and for removed keys that can be forgotten.
+/// How often a node looks for items that are not its own, for copies that are missing, and for removed keys that can be forgotten.
 const SWEEP_PERIOD: Duration = Duration::from_secs(30);
 
 /// While it has such items: how often.
@@ -153,7 +154,8 @@ impl Dictionary {
         }
     }
 
-    /// Forgets what was removed long ago, and sends off what is not this node's and nobody fetches.
+    /// Forgets what was removed long ago, and sends off what is not this node's and nobody fetches; where there is no such thing,
+    /// it looks after the copies of what is.
     pub(super) fn on_sweep_due(&mut self, core: &mut Core, cx: &mut Context<'_>, token: u64) {
         if self.sweep.is_none_or(|sweep| sweep.token != token) {
             return;
@@ -162,10 +164,11 @@ impl Dictionary {
         self.store.forget_removed(cx.now);
         let strays = self.strays(core, cx);
         for (place, item) in &strays {
-            self.send_off(core, cx, *place, item.clone());
+            self.send_copy(core, cx, *place, item.clone(), Purpose::SendOff);
         }
         if strays.is_empty() && self.given.iter().all(|given| is_stale(given, cx.now)) {
             self.given.clear();
+            self.compare_some(core, cx);
             self.sweep_some_time(core, cx);
         } else {
             self.sweep_within(core, cx, SWEEP_SOON);
@@ -185,7 +188,7 @@ impl Dictionary {
             given.any(|given| !is_stale(given, cx.now))
         };
         let strays = self.store.walk(outside, first_of(outside)).filter(|(at, _)| {
-            !waits(at.place) && !self.is_acquiring(at.place) && !self.is_on_its_way(at.place)
+            !waits(at.place) && !self.is_acquiring(at.place) && !self.copies.are_sent_off(at.place)
         });
         strays.take(SWEEP_ITEMS_MAX).map(|(at, kept)| (at.place, kept.aged(cx.now))).collect()
     }

@@ -20,6 +20,7 @@
 mod acquire;
 mod client;
 pub mod conservation;
+mod copies;
 mod give;
 pub(crate) mod places;
 mod store;
@@ -35,12 +36,14 @@ use crate::message::{Body, Contact, Route, RouteError};
 pub use acquire::ACQUISITIONS_MAX;
 pub(crate) use client::Wish;
 pub use client::{OPERATION_TIMEOUT, OPERATIONS_BYTES_MAX, OPERATIONS_MAX};
+pub use copies::COPIES_MAX;
 pub use give::GIVEN_MAX;
 pub use store::{ITEMS_BYTES_MAX, ITEMS_MAX, REMOVED_KEPT};
-pub use writes::{COPIES_MAX, WRITE_TIMEOUT, WRITES_MAX};
+pub use writes::{WRITE_TIMEOUT, WRITES_MAX};
 
 use acquire::Acquisition;
 use client::Operations;
+use copies::Copies;
 use give::{Given, Sweep};
 use places::Places;
 use store::{Merged, Room, Store};
@@ -61,7 +64,10 @@ pub struct Dictionary {
     is_closed: bool,
     operations: Operations,
     writes: Writes,
+    copies: Copies,
     sweep: Option<Sweep>,
+    /// The first key whose copies are compared next.
+    compared: Id,
 }
 
 impl Dictionary {
@@ -75,7 +81,9 @@ impl Dictionary {
             is_closed: false,
             operations: Operations::default(),
             writes: Writes::default(),
+            copies: Copies::default(),
             sweep: None,
+            compared: Id(0),
         }
     }
 
@@ -139,6 +147,7 @@ impl Dictionary {
             Request::Write(value) => self.on_write(core, cx, route, value.clone()),
             Request::Read(key) => self.on_read(core, cx, route, *key),
             Request::Keep(item) => self.on_keep(core, cx, route, item),
+            Request::Compare { key, version } => self.on_compare(core, cx, route, (*key, *version)),
             Request::Fetch { key, last } => self.on_routed_fetch(core, cx, route, (*key, *last)),
         }
     }

@@ -134,6 +134,15 @@ impl Store {
         (items, None)
     }
 
+    /// At most `count` items whose key is their place, in `range`, from `from` on where that is in it, and where to begin next.
+    pub(crate) fn own(&self, ring: Ring, range: Span, from: Id, count: usize, now: Time) -> (Vec<Item>, Id) {
+        let first = if range.contains(ring, from) { from } else { range.first };
+        let from = Cursor { place: first, key: Id(0) };
+        let mut own = self.walk(range, from).filter(|(at, _)| at.place == at.key);
+        let items = own.by_ref().take(count).map(|(_, kept)| kept.aged(now)).collect();
+        (items, own.next().map_or(range.first, |(at, _)| at.place))
+    }
+
     /// The items of `span` from `from` on, which is in it, in the ring's order.
     pub(crate) fn walk(&self, span: Span, from: Cursor) -> impl Iterator<Item = (Cursor, &Kept)> {
         let whole = Cursor { place: Id(u64::MAX), key: Id(u64::MAX) };
