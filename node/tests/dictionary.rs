@@ -10,10 +10,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use network::{Network, symmetric_tango};
 use p2ps::config::NetConfig;
-use p2ps::id::Id;
-use p2ps::message::RouteError;
-use p2ps::message::dictionary::{Answer, DictionaryError, Stored, Written};
-use p2ps::peer::{Event, Peer};
+use p2ps::id::{Id, Span};
+use p2ps::message::dictionary::{
+    Answer, Cursor, DictionaryError, Holding, Item, Origin, Refusal, Request, Stored, Talk, Version, Written,
+};
+use p2ps::message::{Body, Contact, Message, Route, RouteError};
+use p2ps::peer::{Event, Input, Peer};
 use p2ps::services::dictionary::conservation::{self, Acknowledged};
 
 /// Longer than an operation may take.
@@ -323,6 +325,26 @@ fn nodes_restart(seed: u64) {
     board.restored();
 }
 
+/// The responsible of a key stands still until another has taken over and written; then it goes on, and knows nothing of that.
+fn the_responsible_comes_back(seed: u64) {
+    let mut board = Board::filled(symmetric_tango(8), 16, seed, 20);
+    let key = board.any_key();
+    let responsible = board.network.responsible(key);
+    board.network.paused.insert(responsible);
+    board.network.run_for(RESTORED);
+    let other = board.network.members().into_iter().find(|id| *id != responsible).unwrap();
+    board.write(other, key, true).unwrap().unwrap();
+    board.network.paused.clear();
+    board.write(responsible, key, true).unwrap().unwrap();
+    board.network.run_until("the ring is right", Duration::from_secs(90), Network::is_ring_right);
+    board.restored();
+}
+
+#[test]
+fn a_write_comes_after_those_that_its_responsible_has_missed() {
+    (0..12).for_each(the_responsible_comes_back);
+}
+
 #[test]
 fn loss_and_restarts_lose_no_key() {
     (0..10).for_each(nodes_restart);
@@ -403,6 +425,93 @@ fn the_last_member_says_what_is_lost_with_it() {
         });
         assert_eq!(left_behind, last.then_some(30));
     }
+}
+
+#[test]
+fn a_node_that_leaves_stays_until_its_successor_has_all_chunks() {
+    let mut board = Board::new(symmetric_tango(8).with_replication(1).unwrap(), 4, 11);
+    let mut operations = Vec::new();
+    for from in board.network.members() {
+        for _ in 0..800 {
+            let key = board.network.random_id();
+            operations.push((from, key, board.network.insert(from, key, "value")));
+        }
+    }
+    board.network.run_for(Duration::from_secs(10));
+    for (from, key, operation) in operations {
+        let answer = &board.network.applications[&from].answered[&operation];
+        let Ok(Answer::Written(written)) = answer else { panic!("{answer:?}") };
+        board.acknowledged.insert(key, (written.version, Some("value".into())));
+    }
+    while let [leaver, _, ..] = &board.network.members()[..] {
+        let leaver = *leaver;
+        board.network.leave(leaver);
+        board.network.run_until("it has left", Duration::from_secs(20), |n| !n.peers.contains_key(&leaver));
+        board.check_conserved();
+    }
+    board.all_can_be_read();
+}
+
+/// Anything that the wire lets through, with numbers that hurt.
+fn nonsense(network: &mut Network, members: &[Contact]) -> Message {
+    let number = |network: &mut Network| match network.random(4) {
+        0 => 0,
+        1 => u64::MAX,
+        2 => network.random(100),
+        _ => members[network.random(members.len() as u64) as usize].id.0,
+    };
+    let id = |network: &mut Network| network.net.ring().add(Id(0), number(network));
+    let (a, b, c) = (id(network), id(network), id(network));
+    let sequence = network.random(400);
+    let version = Version { counter: number(network), node: a };
+    let origin = Origin { node: b, incarnation: number(network), sequence };
+    let value = (network.random(2) == 0).then(|| Bytes::from_static(b"nonsense"));
+    // Of a key that nobody uses.
+    let item = Item { key: Id(1), version, origin, value: value.clone(), age_s: u32::MAX };
+    let cursor = Cursor { place: b, key: c };
+    let routed = |body| {
+        let (source, entry) = (members[0], Some(b));
+        let route = Route { source, sequence, key: a, hops: 1, backward: 0, hop: 1, entry, body };
+        Message::Route(route)
+    };
+    match network.random(10) {
+        0 => routed(Body::Dictionary(Request::Compare { key: Id(1), version })),
+        1 => routed(Body::Dictionary(Request::Read(b))),
+        2 => routed(Body::Dictionary(Request::Keep(item))),
+        3 => routed(Body::Dictionary(Request::Fetch { key: b, last: c })),
+        4 => Message::Dictionary(Talk::Written { sequence, result: Err(Refusal::Outdated(version)) }),
+        5 => Message::Dictionary(Talk::Value { sequence, result: Ok(None) }),
+        6 => Message::Dictionary(Talk::Kept { sequence, result: Err(Refusal::Outdated(version)) }),
+        7 => Message::Dictionary(Talk::Fetch { token: sequence, cursor, last: a }),
+        8 => {
+            let (items, holding) = (vec![item], Holding::Foreign);
+            Message::Dictionary(Talk::Items { token: sequence, items, next: Some(cursor), holding })
+        }
+        _ => Message::Dictionary(Talk::Taken(Span { first: a, last: b })),
+    }
+}
+
+#[test]
+fn nonsense_neither_stops_a_node_nor_takes_its_items() {
+    let mut board = Board::filled(symmetric_tango(8), 8, 5, 40);
+    for round in 0..40 {
+        let (id, via) = (board.network.random_id(), board.network.any_member());
+        board.network.join(id, &[via]);
+        for _ in 0..100 {
+            let members: Vec<Contact> = board.network.peers.values().map(Peer::me).collect();
+            let from = members[board.network.random(members.len() as u64) as usize];
+            let to = board.network.any_member();
+            let message = nonsense(&mut board.network, &members);
+            board.network.give(to, Input::Receive { from, message });
+            board.network.run_for(Duration::from_millis(5));
+        }
+        board.check_conserved();
+        let leaver = board.network.any_member();
+        board.network.leave(leaver);
+        assert!(!board.network.members().is_empty(), "round {round}");
+    }
+    board.network.run_until("the ring is right", Duration::from_secs(90), Network::is_ring_right);
+    board.all_can_be_read();
 }
 
 #[test]

@@ -174,3 +174,98 @@ pub(crate) fn first_of(span: Span) -> Cursor {
 fn weight(item: &Item) -> usize {
     item.value.as_ref().map_or(0, bytes::Bytes::len)
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::message::dictionary::{Origin, VALUE_BYTES_MAX};
+
+    fn item(key: u64, counter: u64, value: Option<Bytes>) -> Item {
+        let origin = Origin { node: Id(1), incarnation: 1, sequence: counter };
+        Item { key: Id(key), version: Version { counter, node: Id(1) }, origin, value, age_s: 0 }
+    }
+
+    fn keep(store: &mut Store, item: &Item, room: Room) -> Merged {
+        store.merge(item.key, item, room, Time::ZERO)
+    }
+
+    #[test]
+    fn the_last_writer_wins_whatever_comes_first() {
+        let mut store = Store::default();
+        let [old, new] = [item(7, 1, Some("old".into())), item(7, 2, None)];
+        assert_eq!(keep(&mut store, &new, Room::ForClients), Merged::Kept);
+        assert_eq!(keep(&mut store, &old, Room::ForClients), Merged::Outdated(new.version));
+        assert_eq!(keep(&mut store, &new, Room::ForClients), Merged::Kept);
+        let mut elsewhere = item(7, 2, Some("by another node".into()));
+        elsewhere.version.node = Id(9);
+        assert_eq!(keep(&mut store, &elsewhere, Room::ForClients), Merged::Kept);
+        assert_eq!(store.find(Id(7), Id(7)), Some(&elsewhere));
+        assert_eq!((store.len(), store.bytes()), (1, "by another node".len()));
+    }
+
+    #[test]
+    fn a_full_store_takes_in_what_is_handed_over_but_no_more_than_twice_as_much() {
+        let mut store = Store::default();
+        let value = Bytes::from(vec![0; VALUE_BYTES_MAX]);
+        let fits = (ITEMS_BYTES_MAX / VALUE_BYTES_MAX) as u64;
+        for key in 0..fits {
+            assert_eq!(keep(&mut store, &item(key, 1, Some(value.clone())), Room::ForClients), Merged::Kept);
+        }
+        assert_eq!(keep(&mut store, &item(fits, 1, Some(value.clone())), Room::ForClients), Merged::Full);
+        assert_eq!(keep(&mut store, &item(0, 2, Some(value.clone())), Room::ForClients), Merged::Kept);
+        for key in fits..2 * fits {
+            assert_eq!(keep(&mut store, &item(key, 1, Some(value.clone())), Room::ForCopies), Merged::Kept);
+        }
+        assert_eq!(keep(&mut store, &item(2 * fits, 1, Some(value)), Room::ForCopies), Merged::Full);
+        assert_eq!(
+            keep(&mut store, &item(1, 2, None), Room::ForClients),
+            Merged::Kept,
+            "to remove makes room"
+        );
+        assert_eq!(store.bytes(), 2 * ITEMS_BYTES_MAX - VALUE_BYTES_MAX);
+    }
+
+    #[test]
+    fn chunks_go_round_zero_and_miss_nothing() {
+        let ring = Ring::new(1 << 64).unwrap();
+        let mut store = Store::default();
+        let keys: Vec<u64> = (0..700).map(|number: u64| number.wrapping_sub(350)).collect();
+        for key in keys.iter().chain(&[u64::MAX / 2]) {
+            keep(&mut store, &item(*key, 1, Some("value".into())), Room::ForClients);
+        }
+        let span = Span { first: Id(350_u64.wrapping_neg()), last: Id(349) };
+        let (mut told, mut from) = (Vec::new(), Some(first_of(span)));
+        while let Some(cursor) = from {
+            let (items, next) = store.chunk(span, cursor, Time::ZERO);
+            assert!(items.len() <= CHUNK_ITEMS_MAX);
+            told.extend(items.into_iter().map(|item| item.key.0));
+            from = next;
+        }
+        assert_eq!(told, keys);
+        let (own, next) = store.own(ring, span, Id(340), 64, Time::ZERO);
+        assert_eq!((own.len(), next), (10, span.first));
+        store.drop_span(ring, span, Some(Span { first: Id(0), last: Id(9) }));
+        assert_eq!(store.len(), 11);
+    }
+
+    #[test]
+    fn what_was_removed_is_forgotten_one_day_whoever_remembered_it() {
+        let mut store = Store::default();
+        let mut removed = item(7, 1, None);
+        removed.age_s = 500;
+        let at = |seconds| Time::ZERO + Duration::from_secs(seconds);
+        store.merge(Id(7), &removed, Room::ForCopies, at(1000));
+        assert_eq!(
+            store.chunk(Span { first: Id(7), last: Id(7) }, Cursor { place: Id(7), key: Id(0) }, at(1050)).0
+                [0]
+            .age_s,
+            550
+        );
+        store.forget_removed(at(1099));
+        assert_eq!(store.len(), 1);
+        store.forget_removed(at(1101));
+        assert_eq!(store.len(), 0);
+    }
+}
