@@ -452,6 +452,57 @@ fn a_node_that_leaves_stays_until_its_successor_has_all_chunks() {
     board.all_can_be_read();
 }
 
+#[test]
+fn a_write_that_comes_again_is_not_done_again() {
+    let mut board = Board::filled(symmetric_tango(8), 8, 3, 10);
+    let key = board.any_key();
+    let responsible = board.network.responsible(key);
+    let others: Vec<Id> = board.network.members().into_iter().filter(|id| *id != responsible).collect();
+    board.network.loses = |message| matches!(message, Message::Dictionary(Talk::Written { .. }));
+    let first = board.network.insert(others[0], key, "first");
+    board.network.run_for(Duration::from_millis(500));
+    assert!(!board.network.applications[&others[0]].answered.contains_key(&first));
+    board.network.loses = |_| false;
+    let second = board.write(others[1], key, true).unwrap().unwrap();
+    let Some(Ok(Answer::Written(first))) = board.end(others[0], first) else { panic!("it comes again") };
+    assert!(first.version < second.version);
+    board.all_can_be_read();
+}
+
+/// The word that a successor has taken over is lost. The node that leaves writes on.
+fn a_leave_is_not_confirmed(seed: u64) {
+    let mut board = Board::filled(symmetric_tango(8).with_replication(1).unwrap(), 6, seed, 60);
+    let key = board.any_key();
+    let leaver = board.network.responsible(key);
+    board.network.loses = |message| matches!(message, Message::LeaveTaken(_));
+    board.network.leave(leaver);
+    let mut operations = Vec::new();
+    for number in 0..100 {
+        let text = format!("{key} by the one that leaves, {number}");
+        operations.push((board.network.insert(leaver, key, &text), text));
+        board.network.run_for(Duration::from_millis(5));
+    }
+    board.network.run_until("it has left", Duration::from_secs(30), |n| !n.peers.contains_key(&leaver));
+    for (operation, text) in operations {
+        if let Ok(Answer::Written(written)) = board.network.applications[&leaver].answered[&operation] {
+            let (last, value) = board.acknowledged.get_mut(&key).unwrap();
+            if written.version > *last {
+                (*last, *value) = (written.version, Some(text.into()));
+            }
+        } else {
+            board.possible.entry(key).or_default().insert(Some(text.into()));
+        }
+    }
+    board.check_conserved();
+    board.network.run_until("the ring is right", Duration::from_secs(90), Network::is_ring_right);
+    board.all_can_be_read();
+}
+
+#[test]
+fn what_a_leaving_node_acknowledges_its_successor_has() {
+    (0..12).for_each(a_leave_is_not_confirmed);
+}
+
 /// Anything that the wire lets through, with numbers that hurt.
 fn nonsense(network: &mut Network, members: &[Contact]) -> Message {
     let number = |network: &mut Network| match network.random(4) {

@@ -1,7 +1,7 @@
 //! What applications build on, over the core's routing: messages that arrive once and in order, or are told to have failed, and a
 //! dictionary that is spread over the nodes.
 //!
-//! Pure, as the core is: services are told by [`Upcall`]s what came for them, and act through the core.
+//! Pure, as the core is: services are told by upcalls what came for them, and act through the core.
 
 pub mod dictionary;
 pub mod reliable;

@@ -54,6 +54,8 @@ pub struct Network {
     pub loss_per_mille: u64,
     /// What each input costs the one processor that all nodes share.
     pub cost: Duration,
+    /// Which messages are lost, besides those lost by chance.
+    pub loses: fn(&Message) -> bool,
     pub trace: u64,
 }
 
@@ -82,6 +84,7 @@ impl Network {
             latency_us: 1_000..50_000,
             loss_per_mille: 0,
             cost: Duration::ZERO,
+            loses: |_| false,
             trace: 0,
         }
     }
@@ -350,7 +353,10 @@ impl Network {
             Flight::Message { from, to, message } => {
                 self.messages += 1;
                 let cut = self.island.contains(&from.id) != self.island.contains(&to.id);
-                if cut || (self.loss_per_mille > 0 && self.random(1000) < self.loss_per_mille) {
+                if cut
+                    || (self.loses)(&message)
+                    || (self.loss_per_mille > 0 && self.random(1000) < self.loss_per_mille)
+                {
                     return;
                 }
                 let alive = self.peers.get(&to.id).is_some_and(|peer| peer.me() == to);

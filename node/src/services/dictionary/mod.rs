@@ -1,16 +1,16 @@
 //! The dictionary: keys with values, in several places of the ring each, handed over as nodes come and go (P2PS's services;
 //! symmetric replication after Ghodsi, Alima & Haridi 2005).
 //!
-//! Each key has f places ([`places`]); the responsible of a place keeps a copy. The first place is the key itself: its
-//! responsible gives writes their versions ([`writes`]). A node whose range grows answers "not ready" for the new part until it
-//! has all its items ([`acquire`]), from the node that handed it over ([`give`]) or, where that died, from the other places.
+//! Each key has f places (`places`); the responsible of a place keeps a copy. The first place is the key itself: its
+//! responsible gives writes their versions (`writes`). A node whose range grows answers "not ready" for the new part until it
+//! has all its items (`acquire`), from the node that handed it over (`give`) or, where that died, from the other places.
 //!
 //! What is promised:
 //! - A write that is acknowledged is in all f places. A read sees it, and whatever was acknowledged before, in quiet times, under
 //!   joins and leaves, and after crashes as long as one node with a copy lives (and the others had time to copy it). It may
 //!   see a write that is not acknowledged yet.
-//! - Joins and leaves lose nothing: who leaves stays until its successor has everything, within
-//!   [`LEAVE_MAX`](crate::core) and as long as it gets on.
+//! - Joins and leaves lose nothing: who leaves stays until its successor has everything, within a minute and as long as it
+//!   gets on.
 //! - A write that failed may have been done, or be done by a copy that is on its way.
 //! - On two sides of a partition there are two dictionaries; when it has healed, each key has its last written value, by version
 //!   and then by node. The other write is lost.
