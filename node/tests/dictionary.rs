@@ -427,22 +427,63 @@ fn the_last_member_says_what_is_lost_with_it() {
     }
 }
 
-#[test]
-fn a_node_that_leaves_stays_until_its_successor_has_all_chunks() {
-    let mut board = Board::new(symmetric_tango(8).with_replication(1).unwrap(), 4, 11);
+/// A board with so many keys that a hand-over takes many messages.
+fn crowded(replication: u8, nodes: usize, seed: u64) -> Board {
+    let mut board = Board::new(symmetric_tango(8).with_replication(replication).unwrap(), nodes, seed);
     let mut operations = Vec::new();
-    for from in board.network.members() {
-        for _ in 0..800 {
-            let key = board.network.random_id();
-            operations.push((from, key, board.network.insert(from, key, "value")));
+    for number in 0..3000 {
+        let members = board.network.members();
+        let (from, key) = (members[number % members.len()], board.network.random_id());
+        operations.push((from, key, board.network.insert(from, key, "value")));
+        if number % 500 == 499 {
+            board.network.run_for(Duration::from_secs(5));
         }
     }
-    board.network.run_for(Duration::from_secs(10));
     for (from, key, operation) in operations {
         let answer = &board.network.applications[&from].answered[&operation];
         let Ok(Answer::Written(written)) = answer else { panic!("{answer:?}") };
         board.acknowledged.insert(key, (written.version, Some("value".into())));
     }
+    board
+}
+
+#[test]
+fn nodes_that_join_at_once_wait_for_one_another() {
+    for seed in 0..3 {
+        let mut board = crowded(1, 2, seed);
+        for _ in 0..8 {
+            let (id, via) = (board.network.random_id(), board.network.any_member());
+            board.network.join(id, &[via]);
+            board.network.run_for(Duration::from_millis(60));
+            board.check_conserved();
+        }
+        board.network.run_until("the ring is right", Duration::from_secs(90), Network::is_ring_right);
+        board.restored();
+    }
+}
+
+#[test]
+fn a_crash_while_others_join_loses_nothing_that_has_two_copies() {
+    for seed in 0..6 {
+        let mut board = crowded(2, 8, seed);
+        for _ in 0..3 {
+            for _ in 0..3 {
+                let (id, via) = (board.network.random_id(), board.network.any_member());
+                board.network.join(id, &[via]);
+            }
+            board.network.run_for(Duration::from_millis(200));
+            let victim = board.network.any_member();
+            board.network.kill(victim);
+            board.network.run_for(RESTORED);
+            board.network.run_until("the ring is right", Duration::from_secs(90), Network::is_ring_right);
+            board.restored();
+        }
+    }
+}
+
+#[test]
+fn a_node_that_leaves_stays_until_its_successor_has_all_chunks() {
+    let mut board = crowded(1, 4, 11);
     while let [leaver, _, ..] = &board.network.members()[..] {
         let leaver = *leaver;
         board.network.leave(leaver);
