@@ -182,8 +182,9 @@ impl Core {
         }
     }
 
+    /// Tells the successor that this node is its predecessor. Not while leaving: the successor may have taken over by then.
     pub(crate) fn notify_successor(&mut self, cx: &mut Context<'_>) {
-        if let Some(successor) = self.neighbours.successor() {
+        if let Some(successor) = self.neighbours.successor().filter(|_| self.phase == Phase::Member) {
             let predecessor = self.neighbours.predecessor();
             self.upkeep.notified = Some((successor, predecessor));
             self.send(cx, successor, Message::Notify { predecessor });
