@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::io::BufRead;
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use p2ps::access_point::AccessPoint;
@@ -37,9 +38,13 @@ fn main() -> ExitCode {
     }
     let done = match Cli::parse().command {
         Cmd::Run(options) => run(&options),
-        Cmd::Agent { worker } => {
-            let run = if worker { p2ps::agent::run_worker } else { p2ps::agent::run };
-            run().map(|()| ExitCode::SUCCESS).map_err(Into::into)
+        Cmd::Agent { worker, sentinel } => {
+            let done = match sentinel {
+                Some(lease_ms) => p2ps::agent::run_sentinel(Duration::from_millis(lease_ms)),
+                None if worker => p2ps::agent::run_worker(),
+                None => p2ps::agent::run(),
+            };
+            done.map(|()| ExitCode::SUCCESS).map_err(Into::into)
         }
         Cmd::NewKey => new_key(),
     };
@@ -73,6 +78,9 @@ enum Cmd {
         /// Be a worker process of an agent, which starts it itself.
         #[arg(long)]
         worker: bool,
+        /// Be the sentinel of an agent, which starts it itself: kill it where it is silent for so many milliseconds.
+        #[arg(long, value_name = "MS", conflicts_with = "worker")]
+        sentinel: Option<u64>,
     },
     /// Print a fresh network key, for run --network-key-stdin.
     NewKey,
