@@ -251,9 +251,11 @@ async fn by_hand(
         () = signals.next() => {}
     }
     println!("leaving (Ctrl-C again: at once)");
+    let is_client = node.proxy().is_some();
     let alone = node.successors().is_empty();
     tokio::select! {
         left = node.leave() => match left? {
+            _ if is_client => println!("left: the proxy knows"),
             _ if alone => println!("left: the network ends"),
             true => println!("left: the successor has taken over"),
             false => println!("left: nobody could take over"),
