@@ -263,6 +263,15 @@ pub enum Body {
     },
     /// The dictionary's, to the responsible of a place.
     Dictionary(Request),
+    /// The fingers of members in `[key, last]` have to change: correction on change.
+    Change {
+        /// The last id of the part.
+        last: Id,
+        /// Who answered for what `heir` answers for now; `None`: `heir` has joined.
+        gone: Option<Contact>,
+        /// The member that is to be pointed at.
+        heir: Contact,
+    },
 }
 
 impl Body {
@@ -276,7 +285,7 @@ impl Body {
             Body::Dictionary(
                 Request::Write(Some(value)) | Request::Keep(Item { value: Some(value), .. }),
             ) => value.len(),
-            Body::Lookup { .. } | Body::Join | Body::Dictionary(_) => 0,
+            Body::Lookup { .. } | Body::Join | Body::Dictionary(_) | Body::Change { .. } => 0,
         }
     }
 
@@ -291,6 +300,7 @@ impl Body {
             | Body::Dictionary(Request::Write(_) | Request::Read(_) | Request::Keep(_)) => MessageKind::Data,
             Body::Lookup { maintenance: true }
             | Body::Join
+            | Body::Change { .. }
             | Body::Dictionary(Request::Fetch { .. } | Request::Compare { .. }) => MessageKind::Control,
         }
     }

@@ -116,7 +116,10 @@ impl Core {
             Some(verdict) => verdict,
             None => {
                 let verdict = self.judge_entry(route.entry);
-                self.learn(cx, from, matches!(route.body, Body::Join));
+                // A joiner is no member yet.
+                if !matches!(route.body, Body::Join) {
+                    self.hear(cx, from);
+                }
                 self.direct(cx, Passage { route, from: Some(from.id), tried: Vec::new() });
                 verdict
             }
@@ -127,7 +130,7 @@ impl Core {
     /// Whether the table entry that brought a message here was right: correction on use.
     fn judge_entry(&self, entry: Option<Id>) -> HopVerdict {
         let known = self.neighbours.predecessor().is_some();
-        match entry {
+        match entry.filter(|_| self.net.routing().correction_on_use) {
             Some(position) if known && !self.neighbours.is_mine(position) => HopVerdict::Stale,
             _ => HopVerdict::Taken,
         }
@@ -192,6 +195,7 @@ impl Core {
             ..route.clone()
         };
         let expires = cx.now + timeout;
+        self.link_cache.touch(next.to.id);
         self.hops.insert(hop, PendingHop { passage, next, sent_at: cx.now, expires, graced: false });
         self.timers.set(expires, Timer::Hop(hop));
         self.send(cx, next.to, Message::Route(onward));
@@ -218,6 +222,7 @@ impl Core {
             }
             Body::Reliable { .. } | Body::Dictionary(_) => self.upcalls.push_back(Upcall::Arrived(route)),
             Body::Broadcast { .. } => self.on_part(cx, route),
+            Body::Change { last, gone, heir } => self.on_change(cx, &route, last, gone, heir),
             // Its destinations are decided on one by one.
             Body::Multicast { .. } => {}
         }
@@ -236,6 +241,8 @@ impl Core {
                 let maintenance = route.body.kind() == MessageKind::Control;
                 self.answer(cx, route.source, route.sequence, maintenance, Err(reason));
             }
+            // Nobody waits for it: checks will find what it would have told.
+            Body::Change { .. } => {}
         }
     }
 

@@ -41,6 +41,8 @@ pub(crate) enum LookupPurpose {
     Application(u64),
     /// The finger with this index.
     Finger(usize),
+    /// The nodes beside a finger: which place.
+    Window(usize),
 }
 
 impl Core {
@@ -73,7 +75,7 @@ impl Core {
         pending.due = cx.now + LOOKUP_TIMEOUT * pending.attempts;
         pending.failure = RouteError::TimedOut;
         self.timers.set(pending.due, Timer::Lookup(sequence));
-        let maintenance = matches!(pending.purpose, LookupPurpose::Finger(_));
+        let maintenance = !matches!(pending.purpose, LookupPurpose::Application(_));
         let key = pending.key;
         let route = self.new_route(sequence, key, Body::Lookup { maintenance });
         self.dispatch(cx, route);
@@ -114,10 +116,16 @@ impl Core {
     fn end_lookup(&mut self, cx: &mut Context<'_>, sequence: u64, result: Result<Found, RouteError>) {
         let Some(pending) = self.lookups.remove(&sequence) else { return };
         self.timers.cancel(pending.due, Timer::Lookup(sequence));
+        if let Ok(found) = result
+            && found.responsible != self.me
+        {
+            self.link_cache.found(self.net.ring(), found.responsible, pending.key);
+        }
         match pending.purpose {
             LookupPurpose::Application(operation) => {
                 complete(cx, operation, cx.now.since(pending.started), result);
             }
+            LookupPurpose::Window(place) => self.on_window_found(cx, place, result.ok()),
             LookupPurpose::Finger(index) => self.on_finger_found(cx, index, pending.key, result.ok()),
         }
     }

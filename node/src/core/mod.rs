@@ -10,10 +10,13 @@ pub mod rtt;
 pub(crate) mod timers;
 pub(crate) mod ring;
 pub(crate) mod table;
+pub(crate) mod link_cache;
+pub(crate) mod nearby;
 pub(crate) mod route;
 pub mod forward;
 pub mod lookup;
 pub mod converged;
+mod change;
 mod deliveries;
 mod departed;
 mod fingers;
@@ -45,7 +48,9 @@ use forward::{AckQueues, PendingHops};
 use geometry::Offsets;
 use join::Joining;
 use leave::Leaving;
+use link_cache::LinkCache;
 use lookup::PendingLookup;
+use nearby::Nearby;
 use repair::Request;
 use ring::Neighbours;
 use route::Router;
@@ -82,6 +87,9 @@ pub(crate) struct Core {
     handed_over: bool,
     pub(crate) neighbours: Neighbours,
     pub(crate) table: FingerTable,
+    /// Near nodes beside the fingers.
+    nearby: Nearby,
+    link_cache: LinkCache,
     timers: Timers,
     round_trips: RoundTrips,
     /// Requests to single nodes, by token.
@@ -109,6 +117,10 @@ pub(crate) struct Core {
 
 impl Core {
     pub(crate) fn new(net: NetConfig, me: Contact, offsets: Arc<Offsets>, seed: u64) -> Core {
+        let nearby = match net.routing().proximity {
+            true => Nearby::new(offsets.len(), net.geometry().is_symmetric()),
+            false => Nearby::default(),
+        };
         Core {
             net,
             me,
@@ -116,6 +128,8 @@ impl Core {
             handed_over: false,
             neighbours: Neighbours::new(net.ring(), me.id, net.successors()),
             table: FingerTable::new(net.ring(), me.id, offsets),
+            nearby,
+            link_cache: LinkCache::new(net.routing().link_cache),
             timers: Timers::default(),
             round_trips: RoundTrips::default(),
             requests: BTreeMap::new(),
@@ -172,7 +186,7 @@ impl Core {
                 | Message::Notify { .. }
                 | Message::Check { .. }
         ) {
-            self.learn(cx, from, false);
+            self.hear(cx, from);
         }
         match message {
             Message::Route(route) => self.on_route(cx, from, route),
@@ -231,6 +245,8 @@ impl Core {
             me: self.me.id,
             neighbours: &self.neighbours,
             table: &self.table,
+            nearby: &self.nearby,
+            link_cache: &self.link_cache,
             suspects: self.suspects(),
         }
     }

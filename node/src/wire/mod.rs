@@ -119,6 +119,10 @@ fn check_route(route: &Route, ring: Ring) -> Result<(), WireError> {
             check_ids(destinations, DESTINATIONS_MAX, ring).and_then(|()| check_payload(payload))
         }
         Body::Dictionary(request) => dictionary::check_request(request, ring),
+        Body::Change { last, gone, heir } => {
+            let contacts = gone.iter().chain([heir]);
+            check_id(*last, ring).and_then(|()| contacts.map(|contact| contact.id).try_for_each(|id| check_id(id, ring)))
+        }
         Body::Lookup { .. } | Body::Join => Ok(()),
     }
 }
