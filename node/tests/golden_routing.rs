@@ -17,7 +17,8 @@ const SPARSE_NODES_MAX: usize = 1000;
 const LOOKUPS: u64 = 4000;
 
 /// The rows that the protocol builds a ring for here; `experiments/geometry.yaml` has all, and larger ones.
-const GROWN: [&str; 3] = ["chord,2,no,interval,32,1000,", "tango,5,no,interval,32,1000,", "tango,5,yes,region,32,1000,"];
+const GROWN: [&str; 3] =
+    ["chord,2,no,interval,32,1000,", "tango,5,no,interval,32,1000,", "tango,5,yes,region,32,1000,"];
 
 const SECOND_US: u64 = 1_000_000;
 
@@ -113,17 +114,19 @@ fn full_rings_have_the_golden_hops() {
 
 #[test]
 fn sparse_rings_have_the_golden_links_and_hops() {
-    let rows = sparse_rows(|line| !line.contains("closest-preceding"), |kind, ids, _| {
-        ring(Ring::DEFAULT, kind, ids.iter().copied())
-    });
+    let rows = sparse_rows(
+        |line| !line.contains("closest-preceding"),
+        |kind, ids, _| ring(Ring::DEFAULT, kind, ids.iter().copied()),
+    );
     assert_eq!(rows, 9);
 }
 
 #[test]
 fn rings_that_the_protocol_has_built_have_them_too() {
-    let rows = sparse_rows(|line| GROWN.iter().any(|start| line.starts_with(start)), |kind, ids, random| {
-        grown(Ring::DEFAULT, kind, ids, random)
-    });
+    let rows = sparse_rows(
+        |line| GROWN.iter().any(|start| line.starts_with(start)),
+        |kind, ids, random| grown(Ring::DEFAULT, kind, ids, random),
+    );
     assert_eq!(rows, GROWN.len());
 }
 

@@ -92,12 +92,7 @@ fn near_nodes_make_look_ups_faster_and_no_longer() {
             with.latency_ms,
             without.latency_ms
         );
-        assert!(
-            with.hops < without.hops + 0.1,
-            "{geometry}: {} hops, {} without",
-            with.hops,
-            without.hops
-        );
+        assert!(with.hops < without.hops + 0.1, "{geometry}: {} hops, {} without", with.hops, without.hops);
     }
 }
 
@@ -117,12 +112,7 @@ fn what_is_heard_makes_routes_shorter() {
         };
         let ((without, _), (with, links_max)) = (measured(0), measured(32));
         assert_eq!((without.failed, with.failed), (0, 0));
-        assert!(
-            with.hops < without.hops - 0.3,
-            "{geometry}: {} hops, {} without",
-            with.hops,
-            without.hops
-        );
+        assert!(with.hops < without.hops - 0.3, "{geometry}: {} hops, {} without", with.hops, without.hops);
         assert!(links_max < 300, "{geometry}: {links_max} links");
     }
 }
@@ -200,22 +190,20 @@ fn fixed_rounds_come_as_often_as_they_are_to() {
         let (simulator, numbers) = settled(SYMMETRIC, routing, 50, 100);
         numbers.iter().map(|node| simulator.snapshot(*node).unwrap().traffic[1].sent).sum::<u64>()
     };
-    let (adaptive, seldom) =
-        (sent(Stabilise::Adaptive), sent(Stabilise::Every { period_ms: 8000 }));
+    let (adaptive, seldom) = (sent(Stabilise::Adaptive), sent(Stabilise::Every { period_ms: 8000 }));
     let often = sent(Stabilise::Every { period_ms: 1000 });
     assert!(seldom.abs_diff(adaptive) < adaptive / 4, "{seldom} messages, {adaptive} adaptive");
-    assert!((6 * seldom..10 * seldom).contains(&often), "{often} messages, {seldom} at an eighth of the rate");
+    assert!(
+        (6 * seldom..10 * seldom).contains(&often),
+        "{often} messages, {seldom} at an eighth of the rate"
+    );
 }
 
 #[test]
 fn with_all_options_a_ring_in_churn_answers_and_heals() {
     for geometry in [ONE_WAY, SYMMETRIC] {
-        let routing = Routing {
-            correction_on_change: true,
-            proximity: true,
-            link_cache: 32,
-            ..Routing::default()
-        };
+        let routing =
+            Routing { correction_on_change: true, proximity: true, link_cache: 32, ..Routing::default() };
         let (mut simulator, numbers) = network(geometry, routing, 150);
         let (first, later) = numbers.split_at(100);
         simulator.start_converged(first, true);

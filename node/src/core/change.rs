@@ -13,13 +13,7 @@ use crate::message::{Body, Contact, Route};
 
 impl Core {
     /// Tells the nodes whose fingers stand for positions in `range` that `heir` answers there, which `gone` did before.
-    fn tell_of_change(
-        &mut self,
-        cx: &mut Context<'_>,
-        range: Span,
-        gone: Option<Contact>,
-        heir: Contact,
-    ) {
+    fn tell_of_change(&mut self, cx: &mut Context<'_>, range: Span, gone: Option<Contact>, heir: Contact) {
         if !self.net.routing().correction_on_change {
             return;
         }
@@ -104,7 +98,8 @@ fn runs(ring: Ring, range: Span, offsets: &[u64]) -> Vec<Option<(u64, u64)>> {
             _ => runs.push((*offset, *offset)),
         }
     }
-    let is_short = |(near, far): &(u64, u64)| u128::from(far - near) + u128::from(reach) + 1 < ring.max_size();
+    let is_short =
+        |(near, far): &(u64, u64)| u128::from(far - near) + u128::from(reach) + 1 < ring.max_size();
     runs.into_iter().map(|run| Some(run).filter(is_short)).collect()
 }
 

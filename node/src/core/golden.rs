@@ -99,7 +99,8 @@ fn near_nodes_and_the_link_cache_keep_the_bound() {
         let bound = Offsets::new(geometry, ring).hops_max as usize;
         let plain = measure_with(ring, &ids, &nodes, &[Shortcuts::default()]);
         let mut random = Pcg32::seed_from_u64(5);
-        let near: Vec<Shortcuts> = nodes.iter().map(|node| Shortcuts::near(node, &ids, &mut random)).collect();
+        let near: Vec<Shortcuts> =
+            nodes.iter().map(|node| Shortcuts::near(node, &ids, &mut random)).collect();
         let by_near = measure_with(ring, &ids, &nodes, &near);
         assert!(by_near.hops_max <= bound, "{geometry}: {} hops, not {bound}", by_near.hops_max);
         assert!(by_near.hops_mean <= plain.hops_mean + 0.05, "{geometry}: {}", by_near.hops_mean);

@@ -88,7 +88,11 @@ impl Nearby {
 
     /// The nodes of a finger's places are to be asked for again: the finger stands elsewhere.
     pub(crate) fn unsettle(&mut self, finger: usize) {
-        self.places.iter_mut().skip(finger).step_by(self.fingers.max(1)).for_each(|place| place.sounded = false);
+        self.places
+            .iter_mut()
+            .skip(finger)
+            .step_by(self.fingers.max(1))
+            .for_each(|place| place.sounded = false);
     }
 
     /// The nodes of a place could not be asked for.
@@ -167,9 +171,8 @@ impl Core {
         successors: &[Contact],
     ) {
         let finger = place % self.table.len();
-        let is_there = |contact: &&Contact| {
-            contact.id != self.me.id && self.table.serves(contact.id) == Some(finger)
-        };
+        let is_there =
+            |contact: &&Contact| contact.id != self.me.id && self.table.serves(contact.id) == Some(finger);
         let there: Vec<Contact> =
             std::iter::once(&first).chain(successors).filter(is_there).copied().collect();
         for contact in there {

@@ -79,7 +79,9 @@ impl Purpose {
 
     fn message(self, token: u64) -> Message {
         match self {
-            Purpose::Finger { target, .. } | Purpose::Sounding { target, .. } => Message::Check { token, target },
+            Purpose::Finger { target, .. } | Purpose::Sounding { target, .. } => {
+                Message::Check { token, target }
+            }
             _ => Message::Query { token },
         }
     }

@@ -121,7 +121,8 @@ fn check_route(route: &Route, ring: Ring) -> Result<(), WireError> {
         Body::Dictionary(request) => dictionary::check_request(request, ring),
         Body::Change { last, gone, heir } => {
             let contacts = gone.iter().chain([heir]);
-            check_id(*last, ring).and_then(|()| contacts.map(|contact| contact.id).try_for_each(|id| check_id(id, ring)))
+            check_id(*last, ring)
+                .and_then(|()| contacts.map(|contact| contact.id).try_for_each(|id| check_id(id, ring)))
         }
         Body::Lookup { .. } | Body::Join => Ok(()),
     }
