@@ -128,6 +128,33 @@ fn a_key_that_a_node_has_looked_up_is_one_hop_away() {
     assert!(again.hops <= 1.0, "{} hops", again.hops);
 }
 
+/// One of a thousand keys, the i-th of which is asked for as often as 1 / i says.
+fn popular_key(random: &mut Pcg32) -> Id {
+    let weights = (1..=1000).map(|rank| 1.0 / f64::from(rank));
+    let mut left = f64::from(random.next_u32()) / 2f64.powi(32) * weights.clone().sum::<f64>();
+    let rank = weights.take_while(|weight| {
+        left -= weight;
+        left > 0.0
+    });
+    // Anywhere on the ring, but for each rank in one place.
+    Id(u64::from((rank.count() as u32).wrapping_mul(0x9e37_79b9)))
+}
+
+#[test]
+fn popular_keys_are_found_in_fewer_hops_still() {
+    let hops = |link_cache, key: fn(&mut Pcg32) -> Id| {
+        let routing = Routing { link_cache, ..Routing::default() };
+        let (mut simulator, numbers) = settled(SYMMETRIC, routing, 300, 10);
+        // As many as each of ten nodes makes in a while.
+        look_up(&mut simulator, &numbers[..10], 2000, key);
+        look_up(&mut simulator, &numbers[..10], 1000, key).hops
+    };
+    let without = hops(0, popular_key);
+    let (any, popular) = (hops(64, any_key), hops(64, popular_key));
+    assert!(popular < without - 0.8, "{popular} hops, {without} without");
+    assert!(popular < any - 0.2, "{popular} hops, {any} for any keys");
+}
+
 /// The share of fingers that point at the responsible of their position, of those that need a node.
 fn right_fingers(simulator: &Simulator, numbers: &[NodeNumber]) -> f64 {
     let running: Vec<NodeNumber> =

@@ -52,7 +52,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// Prints how a run differs from its golden row. `false`: there is none.
 fn compare(run: &Path, largest: &mut BTreeMap<&str, (f64, String)>) -> Result<bool, Box<dyn Error>> {
-    let plan = load(&run.join("plan.yaml"), &[])?;
+    let plan = load(&run.join("resolved.yaml"), &[])?;
     let verdict: serde_json::Value = serde_json::from_slice(&std::fs::read(run.join("verdict.json"))?)?;
     let Some(golden) = golden(&plan) else { return Ok(false) };
     let how = if plan.simulation.prepared { "prepared" } else { "built by the protocol" };
