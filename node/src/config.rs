@@ -1,10 +1,14 @@
 //! Checked settings. A [`NetConfig`] that exists is one that a network can run with.
 
+mod routing;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::id::Ring;
+
+pub use routing::{LINK_CACHE_MAX, PERIOD_MS_MAX, PERIOD_MS_MIN, Routing, Stabilise};
 
 /// The version of the protocol between nodes. Nodes of other versions are refused at the handshake.
 pub const PROTOCOL_VERSION: u16 = 1;
@@ -118,10 +122,11 @@ pub struct NetConfig {
     geometry: Geometry,
     successors: u8,
     replication: u8,
+    routing: Routing,
 }
 
 impl NetConfig {
-    /// Settings that have been checked; keys are in [`REPLICATION_DEFAULT`] places.
+    /// Settings that have been checked; keys are in [`REPLICATION_DEFAULT`] places, and the options of routing are as by default.
     ///
     /// # Errors
     /// What [`Geometry::checked`] says; [`ConfigError::Successors`] unless `successors` is in `1..=`[`SUCCESSORS_MAX`].
@@ -130,7 +135,8 @@ impl NetConfig {
         if !(1..=SUCCESSORS_MAX).contains(&successors) {
             return Err(ConfigError::Successors(successors));
         }
-        Ok(NetConfig { ring, geometry, successors, replication: REPLICATION_DEFAULT })
+        let routing = Routing::default();
+        Ok(NetConfig { ring, geometry, successors, replication: REPLICATION_DEFAULT, routing })
     }
 
     /// The same, but each key of the dictionary is in `replication` places.
@@ -142,6 +148,14 @@ impl NetConfig {
             return Err(ConfigError::Replication(replication));
         }
         Ok(NetConfig { replication, ..self })
+    }
+
+    /// The same, with other options of routing.
+    ///
+    /// # Errors
+    /// What [`Routing::checked`] says.
+    pub fn with_routing(self, routing: Routing) -> Result<NetConfig, ConfigError> {
+        Ok(NetConfig { routing: routing.checked()?, ..self })
     }
 
     /// The ring of ids.
@@ -163,6 +177,11 @@ impl NetConfig {
     pub fn replication(&self) -> u8 {
         self.replication
     }
+
+    /// The options of routing and of table maintenance.
+    pub fn routing(&self) -> Routing {
+        self.routing
+    }
 }
 
 impl Default for NetConfig {
@@ -173,14 +192,15 @@ impl Default for NetConfig {
             geometry: Geometry::Tango { k: 5, symmetric: true },
             successors: 8,
             replication: REPLICATION_DEFAULT,
+            routing: Routing::default(),
         }
     }
 }
 
 impl fmt::Display for NetConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let NetConfig { ring, geometry, successors, replication } = self;
-        write!(f, "max_size {ring}, {geometry}, {successors} successors, replication {replication}")
+        let NetConfig { ring, geometry, successors, replication, routing } = self;
+        write!(f, "max_size {ring}, {geometry}, {successors} successors, replication {replication}{routing}")
     }
 }
 
@@ -190,13 +210,16 @@ struct UncheckedNetConfig {
     geometry: Geometry,
     successors: u8,
     replication: u8,
+    #[serde(default)]
+    routing: Routing,
 }
 
 impl TryFrom<UncheckedNetConfig> for NetConfig {
     type Error = ConfigError;
 
     fn try_from(raw: UncheckedNetConfig) -> Result<NetConfig, ConfigError> {
-        NetConfig::new(raw.ring, raw.geometry, raw.successors)?.with_replication(raw.replication)
+        let net = NetConfig::new(raw.ring, raw.geometry, raw.successors)?;
+        net.with_replication(raw.replication)?.with_routing(raw.routing)
     }
 }
 
@@ -218,6 +241,15 @@ pub enum ConfigError {
     /// Keys would have no place, or too many.
     #[error("a key has 1 to {REPLICATION_MAX} places, not {0}")]
     Replication(u8),
+    /// More links than are kept for shorter routes.
+    #[error("a node keeps 0 to {LINK_CACHE_MAX} links for shorter routes, not {0}")]
+    LinkCache(u16),
+    /// Rounds too often or too seldom.
+    #[error("rounds come every {PERIOD_MS_MIN} to {PERIOD_MS_MAX} ms, not every {period_ms}")]
+    Period {
+        /// The period that was asked for.
+        period_ms: u32,
+    },
     /// No table does what was wished for.
     #[error(
         "no Tango table of k up to {ARITY_MAX} crosses a ring of {nodes} nodes with at most {limit} {wish}"

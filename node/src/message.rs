@@ -286,6 +286,15 @@ pub enum Body {
         /// The answer.
         reply: Reply,
     },
+    /// The fingers of members in `[key, last]` have to change: correction on change.
+    Change {
+        /// The last id of the part.
+        last: Id,
+        /// Who answered for what `heir` answers for now; `None`: `heir` has joined.
+        gone: Option<Contact>,
+        /// The member that is to be pointed at.
+        heir: Contact,
+    },
 }
 
 impl Body {
@@ -300,7 +309,7 @@ impl Body {
                 Request::Write(Some(value)) | Request::Keep(Item { value: Some(value), .. }),
             ) => value.len(),
             Body::Reply { reply, .. } => reply.payload_bytes(),
-            Body::Lookup { .. } | Body::Join | Body::Dictionary(_) => 0,
+            Body::Lookup { .. } | Body::Join | Body::Dictionary(_) | Body::Change { .. } => 0,
         }
     }
 
@@ -319,6 +328,7 @@ impl Body {
             Body::Lookup { maintenance: true }
             | Body::Join
             | Body::Reply { .. }
+            | Body::Change { .. }
             | Body::Dictionary(Request::Fetch { .. } | Request::Compare { .. }) => MessageKind::Control,
         }
     }

@@ -58,6 +58,8 @@ macro_rules! broken_plans {
 }
 
 broken_plans! {
+    link_cache_of_too_many: "nodes: 64" => "nodes: 64\nnetwork: {link_cache: 5000}"
+    rounds_too_often: "nodes: 64" => "nodes: 64\nnetwork: {stabilise: {every: 1ms}}"
     unknown_key: "nodes: 64" => "nodse: 64"
     unknown_key_inside: "{rate: 100/s}" => "{rat: 100/s}"
     missing_key: "nodes: 64\n" => ""

@@ -63,7 +63,7 @@ fn a_resolved_plan_is_the_same_plan() {
 const ODD: &str = "\
 name: odd
 seed: 18446744073709551615
-network: {max_size: 2^64, geometry: {at_most: {hops: 9}}, successors: 32, encrypted: true}
+network: {max_size: 2^64, geometry: {at_most: {hops: 9}}, successors: 32, encrypted: true, correction_on_use: false, correction_on_change: true, stabilise: {every: 250ms}, proximity: true, link_cache: 17}
 nodes: &many 1_000
 join: {rate: 7/min}
 workload:

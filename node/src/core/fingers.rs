@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::config::Stabilise;
 use crate::core::effect::{Event, Phase};
 use crate::core::lookup::LookupPurpose;
 use crate::core::repair::Purpose;
@@ -25,6 +26,8 @@ pub(crate) struct FingerUpkeep {
     stale: BTreeSet<usize>,
     on_their_way: BTreeSet<usize>,
     next_check: usize,
+    /// The predecessor that failed last: who points at it is told when its own predecessor is known.
+    pub(crate) failed_predecessor: Option<Contact>,
 }
 
 impl Core {
@@ -111,6 +114,7 @@ impl Core {
     }
 
     pub(crate) fn after_finger_change(&mut self, cx: &mut Context<'_>, index: usize) {
+        self.nearby.unsettle(index);
         self.statistics.finger_changes += 1;
         cx.event(Event::NewFinger(index, self.table.finger(index)));
     }
@@ -149,6 +153,7 @@ impl Core {
         if self.neighbours.successor() == Some(used) {
             self.stabilise_soon(cx);
         }
+        self.link_cache.narrow(used.id);
         let index = entry.and_then(|entry| self.table.index_of(entry));
         if let Some(index) = index.filter(|index| self.table.finger(*index) == Some(used)) {
             self.set_finger(cx, index, None);
@@ -156,31 +161,52 @@ impl Core {
         }
     }
 
-    /// A member has spoken: it takes the place of fingers that stand farther behind their positions. What a node hears anyway
-    /// keeps its table young while many join.
-    pub(crate) fn learn(&mut self, cx: &mut Context<'_>, from: Contact, is_outside: bool) {
-        let ring = self.net.ring();
-        if is_outside || from.is_client() || self.phase != Phase::Member || from.id == self.me.id {
+    /// A member has spoken. What a node hears anyway keeps its table young while many join, and shows it shorter ways.
+    pub(crate) fn hear(&mut self, cx: &mut Context<'_>, from: Contact) {
+        if from.is_client() || self.phase != Phase::Member || from.id == self.me.id {
             return;
         }
+        if self.net.routing().correction_on_use {
+            self.point_nearer(cx, from);
+        }
+        self.link_cache.hear(from);
+    }
+
+    /// A member takes the place of fingers that stand farther behind their positions.
+    pub(crate) fn point_nearer(&mut self, cx: &mut Context<'_>, contact: Contact) {
+        let ring = self.net.ring();
         let is_nearer = |index: &usize| {
             let target = self.table.target(*index);
             self.table.finger(*index).is_some_and(|finger| {
-                ring.distance(target, from.id) < ring.distance(target, finger.id)
+                ring.distance(target, contact.id) < ring.distance(target, finger.id)
                     && !self.table.is_own(*index)
             })
         };
         for index in (0..self.table.len()).filter(is_nearer).collect::<Vec<_>>() {
-            self.set_finger(cx, index, Some(from));
+            self.set_finger(cx, index, Some(contact));
         }
+    }
+
+    /// Fingers at a node that answers for its range no more point at the one that does.
+    pub(crate) fn replace_fingers(&mut self, cx: &mut Context<'_>, gone: Contact, heir: Contact) {
+        let is_hit = |index: &usize| self.table.finger(*index) == Some(gone);
+        for index in (0..self.table.len()).filter(is_hit).collect::<Vec<_>>() {
+            let finger = (!self.table.is_own(index) && heir.id != self.me.id).then_some(heir);
+            self.set_finger(cx, index, finger);
+        }
+        self.nearby.remove(&gone);
+        self.link_cache.forget(gone.id);
     }
 
     /// Asks some nodes of the table whether they are still the right ones, the more the shorter the period of rounds is, and
     /// looks up the positions that have none.
     pub(crate) fn check_fingers(&mut self, cx: &mut Context<'_>, period: Duration) {
         self.refresh_unknown_fingers(cx);
-        let quiet = ROUND_MAX.as_millis() / period.as_millis().max(1);
-        for _ in 0..quiet.clamp(1, CHECKS_MAX) {
+        let checks = match self.net.routing().stabilise {
+            Stabilise::Adaptive => (ROUND_MAX.as_millis() / period.as_millis().max(1)).clamp(1, CHECKS_MAX),
+            Stabilise::Every { .. } => 1,
+        };
+        for _ in 0..checks {
             self.check_next_finger(cx);
         }
     }
@@ -211,11 +237,14 @@ impl Core {
 
     pub(crate) fn on_checked(&mut self, cx: &mut Context<'_>, from: Contact, token: u64, responsible: bool) {
         let Some(request) = self.take_request(cx, from, token) else { return };
-        if let Purpose::Finger { index, .. } = request.purpose
-            && !responsible
-            && self.table.finger(index) == Some(from)
-        {
-            self.refresh_finger(cx, index);
+        match request.purpose {
+            Purpose::Finger { index, .. } if !responsible && self.table.finger(index) == Some(from) => {
+                self.refresh_finger(cx, index);
+            }
+            Purpose::Sounding { place, warm, .. } if request.attempts == 1 => {
+                self.on_sounded(cx, from, place, warm, cx.now.since(request.sent_at));
+            }
+            _ => {}
         }
     }
 }

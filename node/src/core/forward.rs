@@ -127,7 +127,10 @@ impl Core {
             None if self.phase == Phase::Client => self.on_route_to_client(cx, route),
             None => {
                 let verdict = self.judge_entry(route.entry);
-                self.learn(cx, from, by_client || matches!(route.body, Body::Join));
+                // A joiner is no member yet.
+                if !by_client && !matches!(route.body, Body::Join) {
+                    self.hear(cx, from);
+                }
                 // What a client sends begins its way here.
                 let from = (!by_client).then_some(from.id);
                 self.direct(cx, Passage { route, from, tried: Vec::new() });
@@ -140,7 +143,7 @@ impl Core {
     /// Whether the table entry that brought a message here was right: correction on use.
     fn judge_entry(&self, entry: Option<Id>) -> HopVerdict {
         let known = self.neighbours.predecessor().is_some();
-        match entry {
+        match entry.filter(|_| self.net.routing().correction_on_use) {
             Some(position) if known && !self.neighbours.is_mine(position) => HopVerdict::Stale,
             _ => HopVerdict::Taken,
         }
@@ -212,6 +215,7 @@ impl Core {
             ..route.clone()
         };
         let expires = cx.now + timeout;
+        self.link_cache.touch(next.to.id);
         self.hops.insert(hop, PendingHop { passage, next, sent_at: cx.now, expires, graced: false });
         self.timers.set(expires, Timer::Hop(hop));
         self.send(cx, next.to, Message::Route(onward));
@@ -243,6 +247,7 @@ impl Core {
             }
             // Whoever waits for it asks again.
             Body::Reply { .. } => {}
+            Body::Change { last, gone, heir } => self.on_change(cx, &route, last, gone, heir),
             // Its destinations are decided on one by one.
             Body::Multicast { .. } => {}
         }
@@ -261,7 +266,8 @@ impl Core {
                 let maintenance = route.body.kind() == MessageKind::Control;
                 self.answer(cx, route.source, route.sequence, maintenance, Err(reason));
             }
-            Body::Reply { .. } => {}
+            // Nobody waits for it: whoever does asks again, and checks will find what a change would have told.
+            Body::Reply { .. } | Body::Change { .. } => {}
         }
     }
 

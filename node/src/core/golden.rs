@@ -11,6 +11,8 @@ use crate::access_point::AccessPoint;
 use crate::config::Geometry;
 use crate::core::geometry::Offsets;
 use crate::core::group::{Split, parts};
+use crate::core::link_cache::LinkCache;
+use crate::core::nearby::Nearby;
 use crate::core::ring::Neighbours;
 use crate::core::route::{Decision, Router, Way};
 use crate::core::table::FingerTable;
@@ -82,6 +84,70 @@ fn the_bound_holds_on_full_rings_of_any_size() {
     }
 }
 
+#[test]
+fn near_nodes_and_the_link_cache_keep_the_bound() {
+    for geometry in [
+        Geometry::Chord,
+        Geometry::Dks { k: 4 },
+        Geometry::Tango { k: 3, symmetric: false },
+        Geometry::Tango { k: 3, symmetric: true },
+        Geometry::Tango { k: 5, symmetric: true },
+    ] {
+        let ring = Ring::new(2131).unwrap();
+        let ids: Vec<Id> = (0..2131).map(Id).collect();
+        let nodes = static_ring(ring, &ids, geometry);
+        let bound = Offsets::new(geometry, ring).hops_max as usize;
+        let plain = measure_with(ring, &ids, &nodes, &[Shortcuts::default()]);
+        let mut random = Pcg32::seed_from_u64(5);
+        let near: Vec<Shortcuts> =
+            nodes.iter().map(|node| Shortcuts::near(node, &ids, &mut random)).collect();
+        let by_near = measure_with(ring, &ids, &nodes, &near);
+        assert!(by_near.hops_max <= bound, "{geometry}: {} hops, not {bound}", by_near.hops_max);
+        assert!(by_near.hops_mean <= plain.hops_mean + 0.05, "{geometry}: {}", by_near.hops_mean);
+        let heard: Vec<Shortcuts> = nodes.iter().map(|_| Shortcuts::heard(64, &ids, &mut random)).collect();
+        let by_heard = measure_with(ring, &ids, &nodes, &heard);
+        assert!(by_heard.hops_max <= bound, "{geometry}: {} hops, not {bound}", by_heard.hops_max);
+        assert!(by_heard.hops_mean < plain.hops_mean - 0.5, "{geometry}: {}", by_heard.hops_mean);
+    }
+}
+
+/// What a node's options add to its tables.
+#[derive(Default)]
+struct Shortcuts {
+    nearby: Nearby,
+    link_cache: LinkCache,
+}
+
+impl Shortcuts {
+    /// Beside each finger one of the nodes next to its position.
+    fn near((_, table): &(Neighbours, FingerTable), ids: &[Id], random: &mut Pcg32) -> Shortcuts {
+        let sides = 1 + usize::from(table.is_symmetric());
+        let mut nearby = Nearby::new(table.len(), table.is_symmetric());
+        for place in 0..table.len() * sides {
+            let finger = place % table.len();
+            let Some(contact) = table.finger(finger) else { continue };
+            let (at, step) = (contact.id.0 as usize, 1 + random.next_u32() as usize % 8);
+            let beside = if place < table.len() { at + step } else { at + ids.len() - step };
+            let id = ids[beside % ids.len()];
+            if table.serves(id) == Some(finger) {
+                nearby.offer(place, Contact { id, ..contact }, std::time::Duration::from_millis(1));
+            }
+        }
+        Shortcuts { nearby, ..Shortcuts::default() }
+    }
+
+    /// So many nodes that were heard.
+    fn heard(count: u16, ids: &[Id], random: &mut Pcg32) -> Shortcuts {
+        let access_point: AccessPoint = "p2ps://127.0.0.1:1".parse().unwrap();
+        let mut link_cache = LinkCache::new(count);
+        for _ in 0..count {
+            let id = ids[random.next_u32() as usize % ids.len()];
+            link_cache.hear(Contact { id, access_point, incarnation: 0 });
+        }
+        Shortcuts { link_cache, ..Shortcuts::default() }
+    }
+}
+
 struct Measured {
     hops_mean: f64,
     hops_p99: usize,
@@ -117,11 +183,21 @@ fn assert_near(measured: f64, golden: f64, tolerance: f64, cells: &[&str]) {
 
 fn measure(ring: Ring, ids: Vec<Id>, geometry: Geometry) -> Measured {
     let nodes = static_ring(ring, &ids, geometry);
+    measure_with(ring, &ids, &nodes, &[Shortcuts::default()])
+}
+
+/// Node by node, or the same for all.
+fn measure_with(
+    ring: Ring,
+    ids: &[Id],
+    nodes: &[(Neighbours, FingerTable)],
+    shortcuts: &[Shortcuts],
+) -> Measured {
     let mut random = Pcg32::seed_from_u64(1);
     let mut hops: Vec<usize> = (0..LOOKUPS)
         .map(|_| {
             let key = Id((u128::from(random.next_u64()) % ring.max_size()) as u64);
-            walk(ring, &ids, &nodes, random.next_u32() as usize % ids.len(), key)
+            walk(ring, ids, nodes, shortcuts, random.next_u32() as usize % ids.len(), key)
         })
         .collect();
     hops.sort_unstable();
@@ -226,7 +302,16 @@ impl Group {
         let mut waiting = vec![(0, Way::default(), list)];
         while let Some((place, way, list)) = waiting.pop() {
             let (neighbours, table) = &self.nodes[place];
-            let router = Router { ring: self.ring, me: self.ids[place], neighbours, table, suspects: vec![] };
+            let (nearby, link_cache) = (Nearby::default(), LinkCache::default());
+            let router = Router {
+                ring: self.ring,
+                me: self.ids[place],
+                neighbours,
+                table,
+                nearby: &nearby,
+                link_cache: &link_cache,
+                suspects: vec![],
+            };
             let split = Split::new(&list, |target| match router.decide(target, way) {
                 Decision::Mine => Err(None),
                 Decision::Forward(next) => Ok(next),
@@ -266,12 +351,22 @@ fn static_ring(ring: Ring, ids: &[Id], geometry: Geometry) -> Vec<(Neighbours, F
 }
 
 /// Routes a key from one node to its responsible, and counts the hops.
-fn walk(ring: Ring, ids: &[Id], nodes: &[(Neighbours, FingerTable)], start: usize, key: Id) -> usize {
+fn walk(
+    ring: Ring,
+    ids: &[Id],
+    nodes: &[(Neighbours, FingerTable)],
+    shortcuts: &[Shortcuts],
+    start: usize,
+    key: Id,
+) -> usize {
     let mut place = start;
     let mut way = Way::default();
     loop {
         let (neighbours, table) = &nodes[place];
-        match (Router { ring, me: ids[place], neighbours, table, suspects: Vec::new() }).decide(key, way) {
+        let Shortcuts { nearby, link_cache } = &shortcuts[place % shortcuts.len()];
+        let router =
+            Router { ring, me: ids[place], neighbours, table, nearby, link_cache, suspects: Vec::new() };
+        match router.decide(key, way) {
             Decision::Mine => return usize::from(way.hops),
             Decision::Stuck => panic!("{key} is stuck at {}", ids[place]),
             Decision::Forward(next) => {

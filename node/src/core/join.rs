@@ -327,5 +327,6 @@ impl Core {
         }
         self.guess_fingers(cx, fingers);
         self.put_finger_checks_off(cx);
+        self.tell_of_join(cx);
     }
 }

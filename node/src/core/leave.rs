@@ -123,6 +123,7 @@ impl Core {
         }
         self.handed_over = true;
         self.tell_neighbours(cx);
+        self.tell_of_leave(cx);
         self.flush_acks(cx);
         self.timers.clear(Timer::Leave);
         self.timers.set(cx.now + LEAVE_LINGER, Timer::Leave);

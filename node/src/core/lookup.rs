@@ -48,6 +48,8 @@ pub(crate) enum LookupPurpose {
         /// Its number for the question.
         sequence: u64,
     },
+    /// The nodes beside a finger: which place.
+    Window(usize),
 }
 
 impl Core {
@@ -121,10 +123,16 @@ impl Core {
     fn end_lookup(&mut self, cx: &mut Context<'_>, sequence: u64, result: Result<Found, RouteError>) {
         let Some(pending) = self.lookups.remove(&sequence) else { return };
         self.timers.cancel(pending.due, Timer::Lookup(sequence));
+        if let Ok(found) = result
+            && found.responsible != self.me
+        {
+            self.link_cache.found(self.net.ring(), found.responsible, pending.key);
+        }
         match pending.purpose {
             LookupPurpose::Application(operation) => {
                 complete(cx, operation, cx.now.since(pending.started), result);
             }
+            LookupPurpose::Window(place) => self.on_window_found(cx, place, result.ok()),
             LookupPurpose::Finger(index) => self.on_finger_found(cx, index, pending.key, result.ok()),
             LookupPurpose::Guest { guest, sequence } => {
                 self.tell_located(cx, guest, sequence, result.map(|found| found.responsible));

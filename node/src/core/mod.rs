@@ -10,11 +10,14 @@ pub mod rtt;
 pub(crate) mod timers;
 pub(crate) mod ring;
 pub(crate) mod table;
+pub(crate) mod link_cache;
+pub(crate) mod nearby;
 pub(crate) mod route;
 pub mod forward;
 pub mod lookup;
 pub mod converged;
 pub mod clients;
+mod change;
 mod deliveries;
 mod departed;
 mod fingers;
@@ -51,7 +54,9 @@ use geometry::Offsets;
 use guests::Guests;
 use join::Joining;
 use leave::Leaving;
+use link_cache::LinkCache;
 use lookup::PendingLookup;
+use nearby::Nearby;
 use proxy::Proxy;
 use repair::Request;
 use ring::Neighbours;
@@ -89,6 +94,9 @@ pub(crate) struct Core {
     handed_over: bool,
     pub(crate) neighbours: Neighbours,
     pub(crate) table: FingerTable,
+    /// Near nodes beside the fingers.
+    nearby: Nearby,
+    link_cache: LinkCache,
     timers: Timers,
     round_trips: RoundTrips,
     /// Requests to single nodes, by token.
@@ -120,6 +128,10 @@ pub(crate) struct Core {
 
 impl Core {
     pub(crate) fn new(net: NetConfig, me: Contact, offsets: Arc<Offsets>, seed: u64) -> Core {
+        let nearby = match net.routing().proximity {
+            true => Nearby::new(offsets.len(), net.geometry().is_symmetric()),
+            false => Nearby::default(),
+        };
         Core {
             net,
             me,
@@ -127,6 +139,8 @@ impl Core {
             handed_over: false,
             neighbours: Neighbours::new(net.ring(), me.id, net.successors()),
             table: FingerTable::new(net.ring(), me.id, offsets),
+            nearby,
+            link_cache: LinkCache::new(net.routing().link_cache),
             timers: Timers::default(),
             round_trips: RoundTrips::default(),
             requests: BTreeMap::new(),
@@ -188,7 +202,7 @@ impl Core {
                 | Message::Notify { .. }
                 | Message::Check { .. }
         ) {
-            self.learn(cx, from, false);
+            self.hear(cx, from);
         }
         match message {
             Message::Route(route) => self.on_route(cx, from, route),
@@ -248,6 +262,8 @@ impl Core {
             me: self.me.id,
             neighbours: &self.neighbours,
             table: &self.table,
+            nearby: &self.nearby,
+            link_cache: &self.link_cache,
             suspects: self.suspects(),
         }
     }

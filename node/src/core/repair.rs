@@ -22,8 +22,8 @@ const REQUESTS_PENDING_MAX: usize = 256;
 pub(crate) struct Request {
     pub(crate) to: Contact,
     pub(crate) purpose: Purpose,
-    sent_at: Time,
-    attempts: u32,
+    pub(crate) sent_at: Time,
+    pub(crate) attempts: u32,
     /// How long this attempt may take.
     timeout: Duration,
     expires: Time,
@@ -58,6 +58,20 @@ pub(crate) enum Purpose {
         /// Its position.
         target: Id,
     },
+    /// Which nodes stand beside a finger?
+    Window {
+        /// The place.
+        place: usize,
+    },
+    /// How long is the round trip to a node beside a finger?
+    Sounding {
+        /// The place.
+        place: usize,
+        /// The node's own id: it answers for that.
+        target: Id,
+        /// It has answered before, so that a link stands.
+        warm: bool,
+    },
 }
 
 impl Purpose {
@@ -68,7 +82,9 @@ impl Purpose {
 
     fn message(self, token: u64) -> Message {
         match self {
-            Purpose::Finger { target, .. } => Message::Check { token, target },
+            Purpose::Finger { target, .. } | Purpose::Sounding { target, .. } => {
+                Message::Check { token, target }
+            }
             Purpose::Proxy => Message::Client(ClientTalk::Admit { sequence: token, as_client: true }),
             _ => Message::Query { token },
         }
@@ -179,6 +195,7 @@ impl Core {
             return self.drop_contact(cx, contact);
         }
         self.acks.remove(&contact);
+        self.link_cache.forget(contact.id);
         self.redirect_hops(cx, &contact);
         let nearest = [self.neighbours.predecessor(), self.neighbours.successor()];
         if nearest.contains(&Some(contact)) {
@@ -195,7 +212,10 @@ impl Core {
 
     /// Whether a node stands in one of the tables.
     pub(crate) fn is_neighbour(&self, contact: &Contact) -> bool {
-        self.neighbours.contains(contact) || self.table.contains(contact)
+        self.neighbours.contains(contact)
+            || self.table.contains(contact)
+            || self.nearby.contains(contact)
+            || self.link_cache.contains(contact)
     }
 
     /// A node does not answer, cannot be reached, or its link broke.
@@ -213,6 +233,9 @@ impl Core {
         if self.neighbours.contains(&contact) {
             self.departed.remember(contact, cx.now);
         }
+        if self.neighbours.predecessor() == Some(contact) && self.net.routing().correction_on_change {
+            self.finger_upkeep.failed_predecessor = Some(contact);
+        }
         self.round_trips.forget(contact.id);
         self.upcalls.push_back(Upcall::Lost(contact));
         self.drop_contact(cx, contact);
@@ -225,6 +248,8 @@ impl Core {
         let old_successor = self.neighbours.successor();
         let (was_predecessor, was_successor) = self.neighbours.remove(&contact);
         let fingers = self.table.remove(&contact);
+        self.nearby.remove(&contact);
+        self.link_cache.forget(contact.id);
         if was_predecessor {
             self.after_predecessor_change(cx);
         }
@@ -269,7 +294,12 @@ impl Core {
                     self.follow_predecessor(cx, Some(claimant), None);
                 }
             }
-            Purpose::Probe | Purpose::Return | Purpose::Proxy | Purpose::Finger { .. } => {}
+            Purpose::Window { place } => self.nearby.retry(place),
+            Purpose::Probe
+            | Purpose::Return
+            | Purpose::Proxy
+            | Purpose::Finger { .. }
+            | Purpose::Sounding { .. } => {}
         }
     }
 

@@ -4,7 +4,13 @@
 //! even if that node itself has passed the key, since then it is the key's responsible. Symmetric tables take the finger whose
 //! position is nearest the key. Both end within the table's hop bound on a stable ring; a message that has taken more hops, or
 //! found no finger, met stale tables: it goes on by closest-preceding node, which always makes progress.
+//!
+//! Where the network's options say so, other nodes may take a finger's place for a key: one of the link cache that stands nearer to
+//! it, or a near one beside the finger. Neither passes the key where fingers go one way, and both leave no more of the way than the
+//! finger's position does, so that the bound holds.
 
+use crate::core::link_cache::LinkCache;
+use crate::core::nearby::Nearby;
 use crate::core::ring::Neighbours;
 use crate::core::table::FingerTable;
 use crate::id::{Id, Ring};
@@ -53,6 +59,8 @@ pub(crate) struct Router<'a> {
     pub(crate) me: Id,
     pub(crate) neighbours: &'a Neighbours,
     pub(crate) table: &'a FingerTable,
+    pub(crate) nearby: &'a Nearby,
+    pub(crate) link_cache: &'a LinkCache,
     /// Nodes that are late with an answer: avoided where there is another way.
     pub(crate) suspects: Vec<Id>,
 }
@@ -146,13 +154,75 @@ impl Router<'_> {
         if by_preceding_node || u32::from(way.hops) > self.table.hops_max() {
             return None;
         }
+        if let Some(responsible) =
+            self.link_cache.responsible(self.ring, key).filter(|cached| self.is_new(cached, excluded))
+        {
+            return Some((responsible, Some(key)));
+        }
         let index = if self.table.is_symmetric() {
-            self.nearest_position(key, excluded)?
+            self.nearest_position(key, excluded)
         } else {
-            self.table.at_or_before(self.ring.distance(self.me, key))?
+            self.table.at_or_before(self.ring.distance(self.me, key))
         };
-        let finger = self.table.finger(index).filter(|finger| !excluded(finger))?;
-        Some((finger, Some(self.table.target(index))))
+        let finger = index.and_then(|index| self.table.finger(index)).filter(|finger| !excluded(finger));
+        // One who is asked for its own position is right in any case.
+        let by_itself = |contact: Contact| (contact, Some(contact.id));
+        let left = self.left(key, index, finger);
+        self.cached(key, left, excluded)
+            .or_else(|| self.beside(key, index?, left, excluded))
+            .map(by_itself)
+            .or_else(|| Some((finger?, Some(self.table.target(index?)))))
+    }
+
+    /// How far a key is, at least, from the finger that it would go by, or else from this node. 0: that finger is responsible.
+    fn left(&self, key: Id, index: Option<usize>, finger: Option<Contact>) -> u64 {
+        let symmetric = self.table.is_symmetric();
+        let from = |id: Id| match symmetric {
+            true => self.ring.nearness(id, key),
+            false => self.ring.distance(id, key),
+        };
+        let Some((position, finger)) = index.map(|index| self.table.target(index)).zip(finger) else {
+            let behind = if symmetric { from(self.neighbours.range_start()) } else { u64::MAX };
+            return from(self.me).min(behind);
+        };
+        let is_passed = self.ring.distance(position, key) <= self.ring.distance(position, finger.id);
+        if is_passed { 0 } else { from(position).min(from(finger.id)) }
+    }
+
+    fn is_new(&self, contact: &Contact, excluded: &dyn Fn(&Contact) -> bool) -> bool {
+        contact.id != self.me && !excluded(contact)
+    }
+
+    /// The node of the link cache that stands nearest to a key, if it is nearer than `left`.
+    fn cached(&self, key: Id, left: u64, excluded: &dyn Fn(&Contact) -> bool) -> Option<Contact> {
+        let before = self.link_cache.backward(key).find(|cached| self.is_new(cached, excluded));
+        let after = self.link_cache.forward(key).find(|cached| self.is_new(cached, excluded));
+        if self.table.is_symmetric() {
+            let from = |contact: &Contact| self.ring.nearness(contact.id, key);
+            before.into_iter().chain(after).min_by_key(from).filter(|nearest| from(nearest) < left)
+        } else {
+            before.filter(|before| self.ring.distance(before.id, key) < left)
+        }
+    }
+
+    /// The node of least round trip beside a finger, of those that stand no farther from the key than `left`, and do not pass it
+    /// where fingers go one way.
+    fn beside(
+        &self,
+        key: Id,
+        index: usize,
+        left: u64,
+        excluded: &dyn Fn(&Contact) -> bool,
+    ) -> Option<Contact> {
+        let is_admissible = |contact: &Contact| match self.table.is_symmetric() {
+            true => self.ring.nearness(contact.id, key) <= left,
+            false => self.ring.distance(contact.id, key) <= left,
+        };
+        self.nearby
+            .beside(index)
+            .filter(|(contact, _)| left > 0 && self.is_new(contact, excluded) && is_admissible(contact))
+            .min_by_key(|(_, round_trip)| *round_trip)
+            .map(|(contact, _)| contact)
     }
 
     /// The finger whose position is nearest the key, if it is nearer than this node's own range: a young table may have none.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rand_pcg::rand_core::Rng;
 
+use crate::config::Stabilise;
 use crate::core::effect::{Event, Phase};
 use crate::core::repair::Purpose;
 use crate::core::timers::Timer;
@@ -52,14 +53,15 @@ impl Core {
         if !self.is_in_step() {
             self.stabilise(cx);
         }
-        let period = self.upkeep.period.max(ROUND_MIN);
+        let period = self.period(self.upkeep.period);
         if cx.now >= self.upkeep.fingers_due {
             self.upkeep.fingers_due = cx.now + period / 2;
             self.check_fingers(cx, period);
+            self.sound_nearby(cx);
             self.ask_departed(cx);
             self.ask_silent_clients(cx);
         }
-        self.upkeep.period = (period * 2).min(ROUND_MAX);
+        self.upkeep.period = self.period(period * 2);
         let pause = self.jittered(period);
         self.schedule_round(cx, pause);
     }
@@ -69,16 +71,24 @@ impl Core {
         self.upkeep.fingers_due = cx.now + ROUND_MIN;
     }
 
+    /// The period of rounds, where changes so far ask for `wanted`.
+    fn period(&self, wanted: Duration) -> Duration {
+        match self.net.routing().stabilise {
+            Stabilise::Adaptive => wanted.clamp(ROUND_MIN, ROUND_MAX),
+            Stabilise::Every { period_ms } => Duration::from_millis(u64::from(period_ms)),
+        }
+    }
+
     /// Something changed farther along the ring: rounds come often again, but there is no hurry.
     fn stabilise_often(&mut self, cx: &mut Context<'_>) {
-        self.upkeep.period = ROUND_MIN;
-        let pause = self.jittered(ROUND_MIN);
+        self.upkeep.period = self.period(ROUND_MIN);
+        let pause = self.jittered(self.upkeep.period);
         self.schedule_round(cx, pause);
     }
 
     /// Something changed: the next round comes at once, and the following ones often.
     pub(crate) fn stabilise_soon(&mut self, cx: &mut Context<'_>) {
-        self.upkeep.period = ROUND_MIN;
+        self.upkeep.period = self.period(ROUND_MIN);
         let pause = self.jittered(ROUND_SOON);
         self.schedule_round(cx, pause);
     }
@@ -86,10 +96,10 @@ impl Core {
     /// Rounds begin as on a ring where nothing has changed for long, at any moment of their longest period; so has the successor
     /// been notified of all there is.
     pub(crate) fn begin_quiet_rounds(&mut self, cx: &Context<'_>) {
-        self.upkeep.period = ROUND_MAX;
+        self.upkeep.period = self.period(ROUND_MAX);
         self.upkeep.notified =
             self.neighbours.successor().map(|successor| (successor, self.neighbours.predecessor()));
-        let pause = ROUND_MAX * (self.randomness.next_u32() >> 16) / (1 << 16);
+        let pause = self.upkeep.period * (self.randomness.next_u32() >> 16) / (1 << 16);
         self.schedule_round(cx, pause);
     }
 
@@ -168,7 +178,12 @@ impl Core {
                 self.notify_successor(cx);
             }
             Purpose::Return => self.on_returned(cx, from, successors),
-            Purpose::Predecessor { .. } | Purpose::Probe | Purpose::Proxy | Purpose::Finger { .. } => {}
+            Purpose::Window { place } => self.on_window(cx, place, from, successors),
+            Purpose::Predecessor { .. }
+            | Purpose::Probe
+            | Purpose::Proxy
+            | Purpose::Finger { .. }
+            | Purpose::Sounding { .. } => {}
         }
     }
 
@@ -187,11 +202,13 @@ impl Core {
             Purpose::Predecessor { claimant } if !member => {
                 self.follow_predecessor(cx, Some(claimant), None);
             }
+            Purpose::Window { place } => self.nearby.retry(place),
             Purpose::Predecessor { .. }
             | Purpose::Probe
             | Purpose::Return
             | Purpose::Proxy
-            | Purpose::Finger { .. } => {}
+            | Purpose::Finger { .. }
+            | Purpose::Sounding { .. } => {}
         }
     }
 
@@ -286,5 +303,6 @@ impl Core {
         cx.event(Event::NewPredecessor(self.neighbours.predecessor()));
         self.fingers_follow_predecessor(cx);
         self.hand_clients_over(cx);
+        self.tell_of_failure(cx);
     }
 }

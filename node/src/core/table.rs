@@ -30,6 +30,10 @@ impl FingerTable {
         !self.offsets.counter_clockwise.is_empty()
     }
 
+    pub(crate) fn offsets(&self) -> &Offsets {
+        &self.offsets
+    }
+
     pub(crate) fn hops_max(&self) -> u32 {
         self.offsets.hops_max
     }
@@ -77,6 +81,14 @@ impl FingerTable {
     /// The largest clockwise finger at or before `distance` from this node: the one-way interval rule.
     pub(crate) fn at_or_before(&self, distance: u64) -> Option<usize> {
         self.offsets.clockwise.partition_point(|offset| *offset <= distance).checked_sub(1)
+    }
+
+    /// The finger that keys there go by, where all fingers are known.
+    pub(crate) fn serves(&self, key: Id) -> Option<usize> {
+        if !self.is_symmetric() {
+            return self.at_or_before(self.ring.distance(self.me, key));
+        }
+        (0..self.len()).min_by_key(|index| self.ring.nearness(self.target(*index), key))
     }
 
     /// All positions with the node that each points at.

@@ -123,6 +123,11 @@ fn check_route(route: &Route, ring: Ring) -> Result<(), WireError> {
         }
         Body::Dictionary(request) => dictionary::check_request(request, ring),
         Body::Reply { reply, .. } => check_reply(reply, ring),
+        Body::Change { last, gone, heir } => {
+            let contacts = gone.iter().chain([heir]);
+            check_id(*last, ring)
+                .and_then(|()| contacts.map(|contact| contact.id).try_for_each(|id| check_id(id, ring)))
+        }
         Body::Lookup { .. } | Body::Join => Ok(()),
     }
 }

@@ -104,6 +104,8 @@ fn body() -> impl Strategy<Value = Body> {
             .prop_map(|(last, payload)| Body::Broadcast { last: Id(last), payload: Bytes::from(payload) }),
         request().prop_map(Body::Dictionary),
         (any::<u64>(), reply()).prop_map(|(incarnation, reply)| Body::Reply { incarnation, reply }),
+        (any::<u64>().prop_map(Id), prop::option::of(contact()), contact())
+            .prop_map(|(last, gone, heir)| Body::Change { last, gone, heir }),
         (prop::collection::vec(any::<u64>().prop_map(Id), 0..300), any::<Vec<u8>>()).prop_map(
             |(destinations, payload)| Body::Multicast { destinations, payload: Bytes::from(payload) }
         ),

@@ -16,14 +16,16 @@ use crate::run::machine::Ending;
 use crate::run::{Finished, Out};
 
 /// The figures of the table on the terminal.
-const SHOWN: [(&str, &str); 8] = [
+const SHOWN: [(&str, &str); 10] = [
     ("nodes.alive", "nodes"),
     ("table.fingers.mean", "fingers"),
     ("lookup.success", "success"),
     ("lookup.hops.mean", "hops"),
     ("lookup.hops.p99", "p99"),
     ("lookup.hops.max", "max"),
-    ("lookup.latency.p50", "p50 s"),
+    ("lookup.latency.mean", "mean s"),
+    ("lookup.latency.p99", "p99 s"),
+    ("links.mean", "links"),
     ("maintenance.bytes_per_node_second", "B/node s"),
 ];
 

@@ -8,7 +8,7 @@ mod whole;
 use std::time::Duration;
 
 use p2ps::agent::protocol::Isolation;
-use p2ps::config::{Geometry, NetConfig};
+use p2ps::config::{Geometry, NetConfig, Routing, Stabilise};
 use p2ps::core::geometry::{at_most_hops, at_most_links};
 
 use super::decode::Field;
@@ -17,7 +17,7 @@ use super::document::{Document, ValueIndex};
 use super::expect::Expect;
 use super::schema::{
     RawAtMost, RawFaultsWith, RawGeometry, RawGroups, RawIsolation, RawJoin, RawKeys, RawNetwork, RawPlan,
-    RawWorkload,
+    RawStabilise, RawWorkload,
 };
 use super::targets::FaultsWith;
 use super::units::{Name, Rate, Unit};
@@ -148,12 +148,55 @@ impl Checker<'_> {
             None => Some(default.geometry()),
             Some(geometry) => self.geometry(geometry, nodes),
         };
+        let routing = self.routing(raw);
         let (ring, geometry, successors) = (ring?, geometry?, successors?);
         // The geometry has been checked: what is left to refuse is the successor list's length.
         match (NetConfig::new(ring, geometry, successors), &raw.successors) {
-            (Ok(net), _) => Some(net),
+            // Its options have been checked too.
+            (Ok(net), _) => net.with_routing(routing?).ok(),
             (Err(error), field) => {
                 self.problem(field.as_ref().map(|field| field.index), error.to_string(), None);
+                None
+            }
+        }
+    }
+
+    fn routing(&mut self, raw: &RawNetwork) -> Option<Routing> {
+        let default = Routing::default();
+        let correction_on_use = self.read_or(raw.correction_on_use.as_ref(), default.correction_on_use);
+        let correction_on_change =
+            self.read_or(raw.correction_on_change.as_ref(), default.correction_on_change);
+        let proximity = self.read_or(raw.proximity.as_ref(), default.proximity);
+        let stabilise = match &raw.stabilise {
+            None => Some(default.stabilise),
+            Some(RawStabilise::Adaptive) => Some(Stabilise::Adaptive),
+            Some(RawStabilise::Every(field)) => self.read(field).and_then(|period: Duration| {
+                let period_ms = u32::try_from(period.as_millis()).unwrap_or(u32::MAX);
+                let stabilise = Stabilise::Every { period_ms };
+                self.option(Routing { stabilise, ..default }, field.index).map(|options| options.stabilise)
+            }),
+        };
+        let link_cache = match &raw.link_cache {
+            None => Some(default.link_cache),
+            Some(field) => self.read(field).and_then(|link_cache| {
+                self.option(Routing { link_cache, ..default }, field.index).map(|options| options.link_cache)
+            }),
+        };
+        Some(Routing {
+            correction_on_use: correction_on_use?,
+            correction_on_change: correction_on_change?,
+            stabilise: stabilise?,
+            proximity: proximity?,
+            link_cache: link_cache?,
+        })
+    }
+
+    /// One option of routing beside defaults, if it is within its bounds.
+    fn option(&mut self, options: Routing, index: ValueIndex) -> Option<Routing> {
+        match options.checked() {
+            Ok(options) => Some(options),
+            Err(error) => {
+                self.problem(Some(index), error.to_string(), None);
                 None
             }
         }

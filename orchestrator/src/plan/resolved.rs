@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use p2ps::com::shaping::{Distribution as Shaped, LinkShape};
-use p2ps::config::Geometry;
+use p2ps::config::{Geometry, Routing, Stabilise};
 
 use super::churn::{Churn, End};
 use super::distribution::{Distribution, Size};
@@ -27,6 +27,13 @@ fn write_plan(out: &mut String, plan: &Plan) -> std::fmt::Result {
     writeln!(out, "  max_size: {}", plan.net.ring())?;
     writeln!(out, "  geometry: {}", geometry_text(plan.net.geometry()))?;
     writeln!(out, "  successors: {}", plan.net.successors())?;
+    let Routing { correction_on_use, correction_on_change, stabilise, proximity, link_cache } =
+        plan.net.routing();
+    writeln!(out, "  correction_on_use: {correction_on_use}")?;
+    writeln!(out, "  correction_on_change: {correction_on_change}")?;
+    writeln!(out, "  stabilise: {}", stabilise_text(stabilise))?;
+    writeln!(out, "  proximity: {proximity}")?;
+    writeln!(out, "  link_cache: {link_cache}")?;
     writeln!(out, "  encrypted: {}", plan.encrypted)?;
     writeln!(out, "nodes: {}", plan.nodes)?;
     writeln!(out, "isolation: {}", plan.isolation.as_str())?;
@@ -65,6 +72,15 @@ fn geometry_text(geometry: Geometry) -> String {
         Geometry::Chord => "chord".to_owned(),
         Geometry::Dks { k } => format!("{{dks: {{k: {k}}}}}"),
         Geometry::Tango { k, symmetric } => format!("{{tango: {{k: {k}, symmetric: {symmetric}}}}}"),
+    }
+}
+
+fn stabilise_text(stabilise: Stabilise) -> String {
+    match stabilise {
+        Stabilise::Adaptive => "adaptive".to_owned(),
+        Stabilise::Every { period_ms } => {
+            format!("{{every: {}}}", duration_text(Duration::from_millis(u64::from(period_ms))))
+        }
     }
 }
 

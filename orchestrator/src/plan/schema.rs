@@ -129,9 +129,32 @@ pub(crate) struct RawNetwork {
     pub(crate) geometry: Option<RawGeometry>,
     /// The length r of a successor list: r neighbours may fail at once. Default: 8.
     pub(crate) successors: Option<Field<u8>>,
+    /// Fingers are corrected on use: a receiver says where the finger that brought a message is stale. Default: true; else only periodic
+    /// checks correct them.
+    pub(crate) correction_on_use: Option<Field<bool>>,
+    /// Fingers are corrected on change: who joins or leaves, or takes over from a failed node, tells the nodes whose fingers have to
+    /// change. Default: false.
+    pub(crate) correction_on_change: Option<Field<bool>>,
+    /// How often nodes look after their tables while nothing changes. Default: `adaptive`.
+    pub(crate) stabilise: Option<RawStabilise>,
+    /// Routes go by the nodes of least measured round trip among those that keep the bound of hops. Default: false.
+    pub(crate) proximity: Option<Field<bool>>,
+    /// How many nodes that are heard in traffic are remembered, with links kept to them, to shorten routes: 0 to 1024. Default: 0.
+    pub(crate) link_cache: Option<Field<u16>>,
     /// Links are encrypted, and nodes that are not of the run stay outside: with a key that is drawn for each run and written
     /// nowhere. Default: false.
     pub(crate) encrypted: Option<Field<bool>>,
+}
+
+/// The period of the rounds in which nodes look after their tables.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "stabilise")]
+pub(crate) enum RawStabilise {
+    /// From half a second after a change to eight seconds when nothing has changed for long.
+    Adaptive,
+    /// Always the same: 100 ms to 10 minutes.
+    Every(Field<Duration>),
 }
 
 /// A kind of link table.
