@@ -16,7 +16,8 @@ use p2ps::message::RouteError;
 use p2ps::metrics::{Histogram, Snapshot, Traffic};
 use p2ps_orchestrator::check::{Verdict, conclude};
 use p2ps_orchestrator::plan::targets::FaultsWith;
-use p2ps_orchestrator::plan::{Amount, Claim, Comparison, Expectation, Plan, Step, StepEvent, Workload};
+use p2ps_orchestrator::plan::workload::{Keys, Popularity, Rate, Workload, WorkloadKind};
+use p2ps_orchestrator::plan::{Amount, Claim, Comparison, Expectation, Plan, Step, StepEvent};
 use p2ps_orchestrator::record::{Judged, Loss, LostReason, Pause, Recorder, RunDirectory, RunRecord};
 use p2ps_orchestrator::schedule::{Phase, PlacedNode, Schedule};
 use parquet::file::reader::SerializedFileReader;
@@ -208,7 +209,12 @@ fn plan() -> Plan {
         groups: Vec::new(),
         virtual_hosts: 1,
         faults: FaultsWith::Node,
-        workload: vec![Workload::Lookup { rate: 1.0 }],
+        workload: vec![Workload {
+            kind: WorkloadKind::Lookup { keys: Keys { population: None, popularity: Popularity::Uniform } },
+            rate: Rate::Constant(1.0),
+            from: Duration::ZERO,
+            to: None,
+        }],
         timeline: vec![Step {
             at: seconds(10),
             event: StepEvent::Kill(Amount::Count(1).into()),
@@ -296,8 +302,9 @@ fn the_files_tell_what_happened() {
     let (judgement, _) = run.judge();
     assert_eq!(
         judgement.operations[0],
-        "{id: 0, node: 0, host: \"twin\", key: 250, intended_us: 5000000, issued_us: 5000100, \
-         ended_us: 5001100, outcome: \"succeeded\", reason: null, responsible: 300, hops: 2, latency_us: 1100}"
+        "{id: 0, kind: \"lookup\", node: 0, host: \"twin\", key: 250, intended_us: 5000000, issued_us: 5000100, \
+         ended_us: 5001100, outcome: \"succeeded\", reason: null, responsible: 300, hops: 2, latency_us: 1100, \
+         put: null, expected: null, reached: null, duplicates: null}"
     );
     assert!(
         judgement.operations[3].contains("outcome: \"failed\", reason: \"timed_out\", responsible: null")

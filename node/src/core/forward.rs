@@ -191,6 +191,11 @@ impl Core {
             backward: next.backward,
             ..route.clone()
         };
+        match onward.body {
+            Body::Broadcast { .. } => self.statistics.broadcast_messages += 1,
+            Body::Multicast { .. } => self.statistics.multicast_messages += 1,
+            _ => {}
+        }
         let expires = cx.now + timeout;
         self.hops.insert(hop, PendingHop { passage, next, sent_at: cx.now, expires, graced: false });
         self.timers.set(expires, Timer::Hop(hop));
