@@ -228,3 +228,111 @@ impl<'a> Judge<'a> {
 fn covers(certain: &[(u64, u64)], (from_us, until_us): (u64, u64)) -> bool {
     certain.iter().any(|(begin_us, end_us)| *begin_us <= from_us && until_us <= *end_us)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Deliveries, Done, Life, UndeliveredReport};
+    use crate::schedule::PlacedNode;
+    use p2ps::agent::protocol::{Action, NodeSlot};
+
+    const SENT_US: u64 = 10_000_000;
+
+    /// Four nodes with the ids 100 to 400; 400 is killed a second after all messages were sent, and back two seconds later.
+    fn schedule(actions: Vec<Action>) -> Schedule {
+        let slot = |node: u32| NodeSlot { node, id: Id(u64::from(node + 1) * 100), seed: 0 };
+        let operations = actions.len() as u64;
+        let nodes = (0..4).map(|node| PlacedNode { slot: slot(node), host: 0 }).collect();
+        let (phases, groups) = Default::default();
+        Schedule { nodes, actions, phases, groups, operations, end_us: 60_000_000 }
+    }
+
+    /// What is made of a message of node 0 that came to these nodes so long after it was sent.
+    fn judged(kind: OperationKind, to: Option<u64>, came: &[(NodeIndex, u64)]) -> (Judged, Messages) {
+        judged_with(kind, to, came, Vec::new())
+    }
+
+    fn judged_with(
+        kind: OperationKind,
+        to: Option<u64>,
+        came: &[(NodeIndex, u64)],
+        undelivered: Vec<UndeliveredReport>,
+    ) -> (Judged, Messages) {
+        let what = match kind {
+            OperationKind::Multicast => Errand::Multicast { to: vec![Id(200), Id(300)], bytes: 8 },
+            _ => Errand::Broadcast { bytes: 8 },
+        };
+        let action = Action { index: 0, at_us: SENT_US, node: 0, kind: ActionKind::Errand { operation: 0, what } };
+        let schedule = schedule(vec![action]);
+        let end = OperationEnd::Done { issued_us: SENT_US, ended_us: SENT_US, result: Done::Sent };
+        let key = to.map(Id);
+        let operation = Operation { number: 0, kind, node: 0, key, intended_us: SENT_US, end };
+        let life = |node, at_us| Life { node, spawned_us: Some(at_us), joined_us: Some(at_us), ..Life::default() };
+        let mut lives: Vec<Life> = (0..4).map(|node| life(node, 0)).collect();
+        lives[3].killed_us = Some(SENT_US + 1_000_000);
+        lives.push(life(3, SENT_US + 3_000_000));
+        let delivery =
+            |(node, after_us): &(NodeIndex, u64)| DeliveryReport { operation: 0, node: *node, at_us: SENT_US + after_us };
+        let delivered = came.iter().map(delivery).collect();
+        let deliveries = Deliveries { delivered, undelivered, is_cut: false };
+        let record =
+            RunRecord { ended_us: 60_000_000, lives, operations: vec![operation], deliveries, ..RunRecord::default() };
+        let mut judged = vec![Judged::Succeeded];
+        let messages = judge(&schedule, &Membership::new(&schedule, &record), &record, &mut judged);
+        (judged[0], messages)
+    }
+
+    #[test]
+    fn a_broadcast_is_for_those_that_stayed() {
+        let broadcast = |came: &[(NodeIndex, u64)]| {
+            let (judged, messages) = judged(OperationKind::Broadcast, None, came);
+            (judged, messages.reaches[&0])
+        };
+        let reach = Reach { expected: 2, reached: 2, duplicates: 0, last_us: SENT_US + 70 };
+        assert_eq!(broadcast(&[(1, 50), (2, 70)]), (Judged::Succeeded, reach), "one was killed too early to count");
+        assert_eq!(broadcast(&[(1, 50), (2, 70), (3, 60)]), (Judged::Succeeded, reach), "but it may have it");
+        assert_eq!(broadcast(&[(1, 70), (3, 60)]), (Judged::Partial, Reach { reached: 1, ..reach }));
+        assert_eq!(broadcast(&[(1, 1), (2, 9), (1, 70)]).1, Reach { duplicates: 1, ..reach });
+        assert_eq!(broadcast(&[(0, 50), (1, 50), (2, 70)]).0, Judged::Wrong, "its own source had it");
+    }
+
+    #[test]
+    fn a_multicast_is_for_its_list() {
+        let multicast = |came: &[(NodeIndex, u64)]| judged(OperationKind::Multicast, None, came).0;
+        assert_eq!(multicast(&[(1, 50), (2, 70)]), Judged::Succeeded);
+        assert_eq!(multicast(&[(1, 50)]), Judged::Partial);
+        assert_eq!(multicast(&[(1, 50), (2, 50), (3, 50)]), Judged::Wrong);
+    }
+
+    #[test]
+    fn what_was_said_to_be_delivered_and_was_not_is_wrong() {
+        let reliable = |to, came: &[(NodeIndex, u64)]| judged(OperationKind::SendReliable, Some(to), came).0;
+        assert_eq!(reliable(200, &[(1, 50)]), Judged::Succeeded);
+        assert_eq!(reliable(200, &[]), Judged::Wrong);
+        assert_eq!(reliable(400, &[]), Judged::Succeeded, "it was killed before it could tell");
+        assert_eq!(reliable(200, &[(1, 50), (2, 50)]), Judged::Wrong, "it came to another");
+    }
+
+    #[test]
+    fn a_message_that_did_not_come_failed_or_was_lost_and_it_is_said_why() {
+        let send = |to, came: &[(NodeIndex, u64)]| judged(OperationKind::Send, Some(to), came).0;
+        assert_eq!(send(200, &[(1, 50)]), Judged::Succeeded);
+        assert_eq!(send(200, &[]), Judged::Lost(LostReason::NoReport));
+        assert_eq!(send(400, &[]), Judged::Lost(LostReason::ReceiverDown));
+        let undelivered = |node, at_us| {
+            let report = UndeliveredReport { node, destination: Id(200), at_us, reason: "no_next_hop" };
+            judged_with(OperationKind::Send, Some(200), &[], vec![report]).0
+        };
+        assert_eq!(undelivered(0, SENT_US + 5), Judged::Failed("no_next_hop"));
+        assert_eq!(undelivered(0, SENT_US - 5), Judged::Lost(LostReason::NoReport), "that was another");
+        assert_eq!(undelivered(1, SENT_US + 5), Judged::Lost(LostReason::NoReport), "that was another's");
+    }
+
+    #[test]
+    fn a_node_that_came_back_may_get_again_what_its_last_life_had() {
+        let (_, messages) = judged(OperationKind::SendReliable, Some(400), &[(3, 500_000), (3, 3_500_000)]);
+        assert_eq!(messages.reaches[&0].duplicates, 0);
+        let (_, messages) = judged(OperationKind::SendReliable, Some(400), &[(3, 500_000), (3, 600_000)]);
+        assert_eq!(messages.reaches[&0].duplicates, 1);
+    }
+}
