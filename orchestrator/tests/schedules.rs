@@ -716,7 +716,8 @@ fn workloads_are_drawn_as_the_plan_says() {
     }
     assert!((35..=40).contains(&keys.len()), "both are about the same {} keys", keys.len());
     assert_eq!(pairs.len(), 3);
-    for (name, wanted) in [("put", 1250), ("get", 750), ("send", 1000), ("broadcast", 74), ("multicast", 185)] {
+    for (name, wanted) in [("put", 1250), ("get", 750), ("send", 1000), ("broadcast", 74), ("multicast", 185)]
+    {
         let count = counts[name];
         assert!(count.abs_diff(wanted) < wanted / 5, "{name}: {count}, not about {wanted}");
     }

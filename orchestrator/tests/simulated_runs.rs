@@ -41,6 +41,9 @@ nodes: 20
 join: {rate: 20/s}
 workload:
   - lookup: {rate: 50/s}
+  - dictionary: {rate: 20/s, population: 30, keys: {zipf: {}}}
+  - send_reliable: {rate: {from: 1/s, to: 10/s, over: 20s}}
+  - broadcast: {rate: 1/s}
 timeline:
   - {at: 3s, kill: 2}
   - {at: 5s, partition: [50%, 50%], heal_after: 5s}
@@ -87,7 +90,14 @@ fn the_same_seed_is_the_same_run_to_the_byte() {
     let (first, ended) = run(PLAN, &[], out.path());
     let (second, _) = run(PLAN, &[], out.path());
     assert_ne!(first, second);
-    for name in ["ops.parquet", "samples.parquet", "timeline.jsonl", "schedule.jsonl", "verdict.json"] {
+    for name in [
+        "ops.parquet",
+        "deliveries.parquet",
+        "samples.parquet",
+        "timeline.jsonl",
+        "schedule.jsonl",
+        "verdict.json",
+    ] {
         let read = |directory: &Path| std::fs::read(directory.join(name)).unwrap();
         assert!(read(&first) == read(&second), "{name} differs");
     }
@@ -161,7 +171,9 @@ fn large_networks_that_are_sampled_seldom_are_sampled_at_the_end() {
 fn figures(plan: &str, out: &Path) -> (PathBuf, impl Fn(&str) -> f64) {
     let (directory, ended) = run(plan, &[], out);
     let figures = ended["verdict"]["figures"].clone();
-    (directory, move |name: &str| figures[name].as_f64().unwrap_or_else(|| panic!("{name} is absent: {figures:#}")))
+    (directory, move |name: &str| {
+        figures[name].as_f64().unwrap_or_else(|| panic!("{name} is absent: {figures:#}"))
+    })
 }
 
 #[test]

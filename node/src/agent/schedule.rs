@@ -140,8 +140,12 @@ mod tests {
         let shape = Action { index: 1, at_us: 20, node: 0, kind: shape };
         assert!(matches!(slice.extend(vec![shape], |_| true), Err(SliceError::Rules { index: 1, .. })));
         let what = Errand::Multicast { to: vec![Id(1); RECEIVERS_MAX + 1], bytes: 8 };
-        let multicast = Action { index: 1, at_us: 20, node: 0, kind: ActionKind::Errand { operation: 0, what } };
-        assert!(matches!(slice.extend(vec![multicast], |_| true), Err(SliceError::Receivers { index: 1, .. })));
+        let multicast =
+            Action { index: 1, at_us: 20, node: 0, kind: ActionKind::Errand { operation: 0, what } };
+        assert!(matches!(
+            slice.extend(vec![multicast], |_| true),
+            Err(SliceError::Receivers { index: 1, .. })
+        ));
         assert_eq!(slice.extend(vec![kill(1, 20, 1); LIST_MAX + 1], |_| true), Err(SliceError::List(4097)));
         assert_eq!(slice.due(10), Some(kill(0, 10, 1)));
         assert_eq!(slice.due(u64::MAX), None, "nothing of the bad lists is left");

@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 
 use super::under_way::UnderWay;
 use super::{Errand, OperationReport, Order, Outcome, Report, Setup, errand};
-use crate::config::NetConfig;
 use crate::com::limits::LOOKUPS_MAX;
+use crate::config::NetConfig;
 use crate::driver::clock;
 use crate::id::Id;
 use crate::message::RouteError;
@@ -299,8 +299,7 @@ impl<R: Reports> Session<'_, R> {
             }
             Errand::SendReliable { to, bytes } => {
                 let payload = payload(bytes);
-                errands
-                    .add(timed(operation, async move { node.send_reliably(to, payload).await.into() }));
+                errands.add(timed(operation, async move { node.send_reliably(to, payload).await.into() }));
                 return Ok(());
             }
         };

@@ -51,14 +51,15 @@ pub(super) fn judge(record: &RunRecord, error_us: u64, judged: &mut [Judged]) {
         };
         let Some(key) = operation.key else { continue };
         let history = histories.get(&key).unwrap_or(&nothing);
-        let known = history.puts.partition_point(|(put, _)| put.written_us.saturating_add(slack_us) < issued_us);
+        let known =
+            history.puts.partition_point(|(put, _)| put.written_us.saturating_add(slack_us) < issued_us);
         *judged = match value {
             None if known > 0 => Judged::Missing,
             None => Judged::Succeeded,
             Some((number, version)) => {
-                let found = number.and_then(|number| puts.get(&number)).filter(|put| {
-                    put.key == key && put.issued_us <= ended_us.saturating_add(slack_us)
-                });
+                let found = number
+                    .and_then(|number| puts.get(&number))
+                    .filter(|put| put.key == key && put.issued_us <= ended_us.saturating_add(slack_us));
                 match found {
                     None => Judged::Wrong,
                     Some(put) if history.is_later(known, put, version, slack_us) => Judged::Stale,
@@ -77,7 +78,9 @@ fn put(operation: &Operation) -> Option<(Put, Option<Version>)> {
         OperationEnd::Done { issued_us, ended_us, result: Done::Written(version) } => {
             Some((Put { key, issued_us, written_us: ended_us }, Some(version)))
         }
-        OperationEnd::Done { issued_us, .. } | OperationEnd::Failed { issued_us, .. } => Some(unsure(issued_us)),
+        OperationEnd::Done { issued_us, .. } | OperationEnd::Failed { issued_us, .. } => {
+            Some(unsure(issued_us))
+        }
         OperationEnd::Lost(LostReason::NotIssued | LostReason::NotReached) => None,
         OperationEnd::Lost(_) => Some(unsure(operation.intended_us)),
     }
@@ -102,7 +105,8 @@ impl History {
             return true;
         }
         // Those that had ended when it began came before it, whatever their versions.
-        let overlapping = self.puts[..known].iter().rev().take_while(|(put, _)| put.written_us >= found.issued_us);
+        let overlapping =
+            self.puts[..known].iter().rev().take_while(|(put, _)| put.written_us >= found.issued_us);
         overlapping.into_iter().any(|(_, other)| *other > version)
     }
 }
@@ -133,7 +137,12 @@ mod tests {
     }
 
     /// How a get from one time to another is judged that finds this.
-    fn found(puts: &[Operation], (issued_us, ended_us): (u64, u64), value: Option<(u64, u64)>, error_us: u64) -> Judged {
+    fn found(
+        puts: &[Operation],
+        (issued_us, ended_us): (u64, u64),
+        value: Option<(u64, u64)>,
+        error_us: u64,
+    ) -> Judged {
         let value = value.map(|(number, counter)| (Some(number), version(counter)));
         let end = OperationEnd::Done { issued_us, ended_us, result: Done::Read(value) };
         let mut operations = puts.to_vec();
@@ -159,7 +168,11 @@ mod tests {
         let puts = [written(1, (10, 20), 7), written(2, (30, 40), 1)];
         assert_eq!(found(&puts, (50, 60), Some((1, 7)), 0), Judged::Stale);
         assert_eq!(found(&puts, (50, 60), Some((2, 1)), 0), Judged::Succeeded);
-        assert_eq!(found(&puts, (35, 60), Some((1, 7)), 0), Judged::Succeeded, "the second was being written");
+        assert_eq!(
+            found(&puts, (35, 60), Some((1, 7)), 0),
+            Judged::Succeeded,
+            "the second was being written"
+        );
     }
 
     #[test]
@@ -176,7 +189,11 @@ mod tests {
             assert_eq!(found(&puts, (50, 60), Some((number, counter)), 0), Judged::Succeeded);
         }
         let later = [puts.as_slice(), &[written(3, (70, 80), 3)]].concat();
-        assert_eq!(found(&later, (90, 99), Some((2, 2)), 0), Judged::Stale, "its version says that it came before");
+        assert_eq!(
+            found(&later, (90, 99), Some((2, 2)), 0),
+            Judged::Stale,
+            "its version says that it came before"
+        );
         assert_eq!(found(&later, (90, 99), Some((2, 4)), 0), Judged::Succeeded);
     }
 

@@ -152,7 +152,8 @@ fn operations(
     if kind != OperationKind::Put {
         figures.set(&format!("{name}.wrong"), Some(count(|judged| *judged == Judged::Wrong)));
     }
-    let right = all.iter().filter(|(_, judged)| **judged == Judged::Succeeded).map(|(operation, _)| *operation);
+    let right =
+        all.iter().filter(|(_, judged)| **judged == Judged::Succeeded).map(|(operation, _)| *operation);
     let mut latencies_us: Vec<u64> = right.clone().filter_map(|right| latency_us(right, messages)).collect();
     figures.distribution(&format!("{name}.latency"), &mut latencies_us, seconds, &DISTRIBUTION);
     match kind {

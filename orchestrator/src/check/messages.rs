@@ -11,9 +11,7 @@ use p2ps::control::Errand;
 use p2ps::id::Id;
 
 use crate::plan::workload::OperationKind;
-use crate::record::{
-    DeliveryReport, Judged, LostReason, Operation, OperationEnd, Reach, Reaches, RunRecord,
-};
+use crate::record::{DeliveryReport, Judged, LostReason, Operation, OperationEnd, Reach, Reaches, RunRecord};
 use crate::schedule::Schedule;
 
 use super::membership::Membership;
@@ -135,8 +133,16 @@ impl<'a> Judge<'a> {
             _ => Some(one.as_ref().map_or(&[], |one| one.as_slice())),
         };
         let expected: HashSet<NodeIndex> = match list {
-            None => self.members(interval).filter(|id| Some(*id) != source).filter_map(|id| self.node_of(id)).collect(),
-            Some(list) => list.iter().filter(|id| self.is_member(**id, interval)).filter_map(|id| self.node_of(*id)).collect(),
+            None => self
+                .members(interval)
+                .filter(|id| Some(*id) != source)
+                .filter_map(|id| self.node_of(id))
+                .collect(),
+            Some(list) => list
+                .iter()
+                .filter(|id| self.is_member(**id, interval))
+                .filter_map(|id| self.node_of(*id))
+                .collect(),
         };
         let deliveries = self.deliveries.get(&operation.number).map_or(&[][..], Vec::as_slice);
         let may_have_it = |node: NodeIndex| match list {
@@ -144,8 +150,10 @@ impl<'a> Judge<'a> {
             Some(list) => self.id_of(node).is_some_and(|id| list.contains(&id)),
         };
         let nodes: HashSet<NodeIndex> = deliveries.iter().map(|delivery| delivery.node).collect();
-        let lives: HashSet<(NodeIndex, usize)> =
-            deliveries.iter().map(|delivery| (delivery.node, self.life(delivery.node, delivery.at_us))).collect();
+        let lives: HashSet<(NodeIndex, usize)> = deliveries
+            .iter()
+            .map(|delivery| (delivery.node, self.life(delivery.node, delivery.at_us)))
+            .collect();
         let reach = Reach {
             expected: expected.len() as u32,
             reached: expected.intersection(&nodes).count() as u32,
@@ -170,7 +178,9 @@ impl<'a> Judge<'a> {
         let mut reasons = HashMap::new();
         for report in &self.record.deliveries.undelivered {
             let Some(open) = open.get_mut(&(report.node, report.destination)) else { continue };
-            if let Some((number, _)) = open.front().copied().filter(|(_, issued_us)| *issued_us <= report.at_us) {
+            if let Some((number, _)) =
+                open.front().copied().filter(|(_, issued_us)| *issued_us <= report.at_us)
+            {
                 open.pop_front();
                 reasons.insert(number, report.reason);
             }
@@ -262,21 +272,31 @@ mod tests {
             OperationKind::Multicast => Errand::Multicast { to: vec![Id(200), Id(300)], bytes: 8 },
             _ => Errand::Broadcast { bytes: 8 },
         };
-        let action = Action { index: 0, at_us: SENT_US, node: 0, kind: ActionKind::Errand { operation: 0, what } };
+        let action =
+            Action { index: 0, at_us: SENT_US, node: 0, kind: ActionKind::Errand { operation: 0, what } };
         let schedule = schedule(vec![action]);
         let end = OperationEnd::Done { issued_us: SENT_US, ended_us: SENT_US, result: Done::Sent };
         let key = to.map(Id);
         let operation = Operation { number: 0, kind, node: 0, key, intended_us: SENT_US, end };
-        let life = |node, at_us| Life { node, spawned_us: Some(at_us), joined_us: Some(at_us), ..Life::default() };
+        let life =
+            |node, at_us| Life { node, spawned_us: Some(at_us), joined_us: Some(at_us), ..Life::default() };
         let mut lives: Vec<Life> = (0..4).map(|node| life(node, 0)).collect();
         lives[3].killed_us = Some(SENT_US + 1_000_000);
         lives.push(life(3, SENT_US + 3_000_000));
-        let delivery =
-            |(node, after_us): &(NodeIndex, u64)| DeliveryReport { operation: 0, node: *node, at_us: SENT_US + after_us };
+        let delivery = |(node, after_us): &(NodeIndex, u64)| DeliveryReport {
+            operation: 0,
+            node: *node,
+            at_us: SENT_US + after_us,
+        };
         let delivered = came.iter().map(delivery).collect();
         let deliveries = Deliveries { delivered, undelivered, is_cut: false };
-        let record =
-            RunRecord { ended_us: 60_000_000, lives, operations: vec![operation], deliveries, ..RunRecord::default() };
+        let record = RunRecord {
+            ended_us: 60_000_000,
+            lives,
+            operations: vec![operation],
+            deliveries,
+            ..RunRecord::default()
+        };
         let mut judged = vec![Judged::Succeeded];
         let messages = judge(&schedule, &Membership::new(&schedule, &record), &record, &mut judged);
         (judged[0], messages)
@@ -289,7 +309,11 @@ mod tests {
             (judged, messages.reaches[&0])
         };
         let reach = Reach { expected: 2, reached: 2, duplicates: 0, last_us: SENT_US + 70 };
-        assert_eq!(broadcast(&[(1, 50), (2, 70)]), (Judged::Succeeded, reach), "one was killed too early to count");
+        assert_eq!(
+            broadcast(&[(1, 50), (2, 70)]),
+            (Judged::Succeeded, reach),
+            "one was killed too early to count"
+        );
         assert_eq!(broadcast(&[(1, 50), (2, 70), (3, 60)]), (Judged::Succeeded, reach), "but it may have it");
         assert_eq!(broadcast(&[(1, 70), (3, 60)]), (Judged::Partial, Reach { reached: 1, ..reach }));
         assert_eq!(broadcast(&[(1, 1), (2, 9), (1, 70)]).1, Reach { duplicates: 1, ..reach });

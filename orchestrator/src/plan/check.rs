@@ -21,9 +21,7 @@ use super::schema::{
 };
 use super::targets::FaultsWith;
 use super::units::{Name, Rate, Unit};
-use super::{
-    EXPECTATIONS_MAX, Expectation, NODES_MAX, Plan, VIRTUAL_HOSTS_MAX, join_time,
-};
+use super::{EXPECTATIONS_MAX, Expectation, NODES_MAX, Plan, VIRTUAL_HOSTS_MAX, join_time};
 
 /// How fast nodes join where the plan does not say.
 const JOIN_RATE_DEFAULT: f64 = 20.0;
@@ -96,7 +94,8 @@ impl Checker<'_> {
             self.windows(join_end, steps, &expect);
             self.within_reach(steps, net.ring(), groups.as_deref().unwrap_or_default(), faults);
         }
-        let asked_until = workload.iter().flatten().map(|At(workload, _)| workload.to.unwrap_or(workload.from));
+        let asked_until =
+            workload.iter().flatten().map(|At(workload, _)| workload.to.unwrap_or(workload.from));
         let duration = match duration {
             None => self.default_duration(
                 asked_until.fold(join_end, Duration::max),
@@ -153,9 +152,8 @@ impl Checker<'_> {
         let (ring, geometry, successors, replication) = (ring?, geometry?, successors?, replication?);
         // The geometry has been checked: what is left to refuse are the successor list's length and the replication.
         let net = NetConfig::new(ring, geometry, successors).map_err(|error| (error, &raw.successors));
-        let net = net.and_then(|net| {
-            net.with_replication(replication).map_err(|error| (error, &raw.replication))
-        });
+        let net =
+            net.and_then(|net| net.with_replication(replication).map_err(|error| (error, &raw.replication)));
         match net {
             Ok(net) => Some(net),
             Err((error, field)) => {

@@ -331,31 +331,8 @@ impl Recorder {
     ) -> Result<(), RecordError> {
         let host_name = host_name(&self.hosts, host);
         match report {
-            Report::Operation(operation) => {
-                let ended_us = run_us(operation.ended_us);
-                self.lives.speaking(node, ended_us);
-                let ended =
-                    self.operations.report(node, operation, run_us).map(|ended| self.meter.ended(ended));
-                self.heard(ended_us);
-                ended.or_else(|error| self.problem(host, &error))
-            }
-            Report::Delivered { operation, at_us } => {
-                let at_us = run_us(*at_us);
-                self.lives.speaking(node, at_us);
-                self.heard(at_us);
-                match self.operations.find(*operation) {
-                    Some(sent) if sent.kind.is_message() => {
-                        self.deliveries.add(DeliveryReport { operation: *operation, node, at_us });
-                        Ok(())
-                    }
-                    _ => self.problem(host, &format!("operation {operation} has sent no message")),
-                }
-            }
-            Report::Undelivered { destination, at_us, reason } => {
-                let (destination, at_us, reason) = (*destination, run_us(*at_us), reason.as_str());
-                self.deliveries.add_undelivered(UndeliveredReport { node, destination, at_us, reason });
-                self.heard(at_us);
-                Ok(())
+            Report::Operation(_) | Report::Delivered { .. } | Report::Undelivered { .. } => {
+                self.answered(host, node, report, run_us)
             }
             Report::Ring { at_us, predecessor, successor } => {
                 let (at_us, predecessor, successor) = (run_us(*at_us), *predecessor, *successor);
@@ -407,6 +384,45 @@ impl Recorder {
             }
             // The agent gathers them into one notice of all nodes; a node's own has no time.
             Report::Sample(_) => Ok(()),
+        }
+    }
+
+    /// What became of an operation, or of its messages.
+    fn answered(
+        &mut self,
+        host: HostIndex,
+        node: NodeIndex,
+        report: &Report,
+        run_us: impl Fn(u64) -> u64,
+    ) -> Result<(), RecordError> {
+        match report {
+            Report::Operation(operation) => {
+                let ended_us = run_us(operation.ended_us);
+                self.lives.speaking(node, ended_us);
+                let ended =
+                    self.operations.report(node, operation, run_us).map(|ended| self.meter.ended(ended));
+                self.heard(ended_us);
+                ended.or_else(|error| self.problem(host, &error))
+            }
+            Report::Delivered { operation, at_us } => {
+                let at_us = run_us(*at_us);
+                self.lives.speaking(node, at_us);
+                self.heard(at_us);
+                match self.operations.find(*operation) {
+                    Some(sent) if sent.kind.is_message() => {
+                        self.deliveries.add(DeliveryReport { operation: *operation, node, at_us });
+                        Ok(())
+                    }
+                    _ => self.problem(host, &format!("operation {operation} has sent no message")),
+                }
+            }
+            Report::Undelivered { destination, at_us, reason } => {
+                let (destination, at_us, reason) = (*destination, run_us(*at_us), reason.as_str());
+                self.deliveries.add_undelivered(UndeliveredReport { node, destination, at_us, reason });
+                self.heard(at_us);
+                Ok(())
+            }
+            _ => Ok(()),
         }
     }
 

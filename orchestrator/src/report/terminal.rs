@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use crate::check::{ExpectationVerdict, Verdict};
-use crate::plan::{FIGURES, FigureUnit};
 use crate::plan::workload::OperationKind;
+use crate::plan::{FIGURES, FigureUnit};
 use crate::record::RunRecord;
 
 /// The summary of a run, as lines of text; with colours (ANSI) if `colour`.
@@ -91,19 +91,22 @@ fn head(verdict: &Verdict, record: &RunRecord, paint: &Paint) -> String {
 type Line = (&'static str, Vec<(&'static str, &'static str)>);
 
 fn figures(text: &mut String, verdict: &Verdict, paint: &Paint) {
-    let is_measured = |(_, entries): &Line| entries.iter().any(|(_, name)| verdict.figures.contains_key(*name));
+    let is_measured =
+        |(_, entries): &Line| entries.iter().any(|(_, name)| verdict.figures.contains_key(*name));
     let others: Vec<Line> = other_lines().filter(is_measured).collect();
     let lines = LINES.iter().map(|(title, entries)| (*title, entries.to_vec()));
     // Behind those of the look-ups, which are left out where there are only others.
     let (lookups, rest): (Vec<Line>, Vec<Line>) =
         lines.partition(|(_, entries)| entries.iter().any(|(_, name)| is_early(name)));
-    let lookups = lookups.into_iter().filter(|line| others.is_empty() || is_measured(line)).collect::<Vec<_>>();
+    let lookups =
+        lookups.into_iter().filter(|line| others.is_empty() || is_measured(line)).collect::<Vec<_>>();
     let lines: Vec<Line> = lookups.into_iter().chain(others).chain(rest).collect();
     let width = lines.iter().map(|(title, _)| title.len()).max().unwrap_or(0);
     for (title, entries) in lines {
         let entry = |(title, name): &(&str, &str)| {
             let figure = verdict.figures.get(*name);
-            let value = figure.map_or_else(|| ABSENT.to_owned(), |value| quantity(*value, FigureUnit::of(name)));
+            let value =
+                figure.map_or_else(|| ABSENT.to_owned(), |value| quantity(*value, FigureUnit::of(name)));
             format!("{} {value}", paint.faint(title))
         };
         let entries: Vec<String> = entries.iter().map(entry).collect();
@@ -136,7 +139,9 @@ fn unsuccessful(text: &mut String, verdict: &Verdict) {
         let these = verdict.unsuccessful.iter().filter(|(reason, _)| is_other(reason) == others);
         these.map(|(reason, count)| format!("{count} {reason}")).collect::<Vec<_>>().join(", ")
     };
-    for (title, reasons) in [("Look-ups without a right answer", told(false)), ("Other operations without success", told(true))] {
+    for (title, reasons) in
+        [("Look-ups without a right answer", told(false)), ("Other operations without success", told(true))]
+    {
         if !reasons.is_empty() {
             let _ = writeln!(text, "  {title}: {reasons}\n");
         }
@@ -257,8 +262,12 @@ mod tests {
 
     #[test]
     fn every_figure_has_its_place() {
-        let shown: Vec<&str> =
-            LINES.iter().map(|(title, entries)| (*title, entries.to_vec())).chain(other_lines()).flat_map(|(_, entries)| entries.into_iter().map(|(_, name)| name)).collect();
+        let shown: Vec<&str> = LINES
+            .iter()
+            .map(|(title, entries)| (*title, entries.to_vec()))
+            .chain(other_lines())
+            .flat_map(|(_, entries)| entries.into_iter().map(|(_, name)| name))
+            .collect();
         for name in FIGURES {
             assert!(shown.contains(name), "{name}");
         }

@@ -301,7 +301,7 @@ mod tests {
         let kind = ActionKind::Errand { operation: 0, what: Errand::Multicast { to, bytes: 100 } };
         let multicast = |index| Action { index, at_us: u64::MAX, node: 0, kind: kind.clone() };
         let multicasts: Vec<Action> = (0..100).map(multicast).collect();
-        let kills = (100..100 + 2 * LIST_MAX as u64);
+        let kills = 100..100 + 2 * LIST_MAX as u64;
         let kills = kills.map(|index| Action { index, at_us: u64::MAX, node: 0, kind: ActionKind::Kill });
         let all: Vec<Action> = multicasts.into_iter().chain(kills).collect();
         let lines: Vec<Vec<Action>> = in_lines(all.iter()).collect();

@@ -74,7 +74,9 @@ mod tests {
 
     /// How often each of `population` keys is drawn in so many draws.
     fn counts(keys: &str, population: usize, draws: usize) -> Vec<usize> {
-        let text = format!("name: k\nnodes: 2\nworkload:\n  - dictionary: {{rate: 1/s, keys: {keys}, population: {population}}}\n");
+        let text = format!(
+            "name: k\nnodes: 2\nworkload:\n  - dictionary: {{rate: 1/s, keys: {keys}, population: {population}}}\n"
+        );
         let plan = parse("k.yaml", &text, &[]).unwrap();
         let WorkloadKind::Dictionary { keys, .. } = plan.workload[0].kind else { unreachable!() };
         let mut source = KeySource::new(&plan, 0, Some(keys));

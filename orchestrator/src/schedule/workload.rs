@@ -125,7 +125,8 @@ impl<'a> Source<'a> {
             }
             WorkloadKind::Dictionary { reads, value_bytes, .. } => {
                 let (key, is_read) = (self.keys.next(), self.mix.uniform() <= reads);
-                let what = if is_read { Errand::Get { key } } else { Errand::Put { key, bytes: value_bytes } };
+                let what =
+                    if is_read { Errand::Get { key } } else { Errand::Put { key, bytes: value_bytes } };
                 Some((issuer?, errand(what)))
             }
             WorkloadKind::Send { reliable, payload_bytes: bytes, .. } => {
@@ -141,7 +142,11 @@ impl<'a> Source<'a> {
             WorkloadKind::Multicast { receivers, payload_bytes: bytes } => {
                 let seed = self.seed ^ self.receivers.next_u64();
                 let issuer = issuer?;
-                let to = settled.some_but(issuer, receivers, &mut Chance::new(seed, Stream::Receivers(self.number)));
+                let to = settled.some_but(
+                    issuer,
+                    receivers,
+                    &mut Chance::new(seed, Stream::Receivers(self.number)),
+                );
                 let to: Vec<Id> = to.into_iter().filter_map(|node| self.id(node)).collect();
                 (!to.is_empty()).then(|| (issuer, errand(Errand::Multicast { to, bytes })))
             }

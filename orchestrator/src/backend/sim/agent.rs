@@ -365,17 +365,25 @@ impl VirtualAgent {
                     self.said.push_back(exited(node, at_us, "exit 3", false));
                     continue;
                 }
-                What::Sent { operation, result } => {
-                    ended(&mut self.issued_us, at_us, operation, result.map_or_else(Outcome::Failed, |()| Outcome::Sent))
-                }
-                What::Answered { operation, result } => {
-                    ended(&mut self.issued_us, at_us, operation, result.map_or_else(Outcome::from, Outcome::answered))
-                }
+                What::Sent { operation, result } => ended(
+                    &mut self.issued_us,
+                    at_us,
+                    operation,
+                    result.map_or_else(Outcome::Failed, |()| Outcome::Sent),
+                ),
+                What::Answered { operation, result } => ended(
+                    &mut self.issued_us,
+                    at_us,
+                    operation,
+                    result.map_or_else(Outcome::from, Outcome::answered),
+                ),
                 What::Delivered(delivery) => match operation_of(&delivery.payload) {
                     Some(operation) => Report::Delivered { operation, at_us },
                     None => continue,
                 },
-                What::Undelivered { destination, reason } => Report::Undelivered { destination, at_us, reason },
+                What::Undelivered { destination, reason } => {
+                    Report::Undelivered { destination, at_us, reason }
+                }
                 What::ItemsLeftBehind { .. } => continue,
             };
             self.said.push_back(Notice::Node { node, report });

@@ -40,7 +40,8 @@ impl Checker<'_> {
         let (begin, end) = match (begin?, end) {
             (begin, None) => (begin, None),
             (begin, Some((end, index))) if end? <= begin => {
-                let message = format!("it ends at {}, and begins at {}", duration_text(end?), duration_text(begin));
+                let message =
+                    format!("it ends at {}, and begins at {}", duration_text(end?), duration_text(begin));
                 return self.refuse(index, message, "let `to` be later than `from`");
             }
             (begin, Some((end, _))) => (begin, end),
@@ -65,9 +66,9 @@ impl Checker<'_> {
             }
             RawWorkload::Send(raw) => self.send(raw, false)?,
             RawWorkload::SendReliable(raw) => self.send(raw, true)?,
-            RawWorkload::Broadcast(raw) => {
-                WorkloadKind::Broadcast { payload_bytes: self.bytes(raw.payload.as_ref(), PAYLOAD_BYTES_MAX)? }
-            }
+            RawWorkload::Broadcast(raw) => WorkloadKind::Broadcast {
+                payload_bytes: self.bytes(raw.payload.as_ref(), PAYLOAD_BYTES_MAX)?,
+            },
             RawWorkload::Multicast(raw) => {
                 let payload_bytes = self.bytes(raw.payload.as_ref(), PAYLOAD_BYTES_MAX);
                 let receivers = self.whole_within(&raw.receivers, 1..=RECEIVERS_MAX as u32, "receivers");
@@ -120,7 +121,11 @@ impl Checker<'_> {
                     && let Some(field) = exponent
                 {
                     let hint = format!("above 0 and up to {ZIPF_MAX}; web requests have about 0.8");
-                    return self.refuse(field.index, format!("no Zipf distribution has the exponent {number}"), hint);
+                    return self.refuse(
+                        field.index,
+                        format!("no Zipf distribution has the exponent {number}"),
+                        hint,
+                    );
                 }
                 Popularity::Zipf { exponent: number }
             }
@@ -189,9 +194,17 @@ impl Checker<'_> {
         for At(workload, index) in workload {
             let last = workload.to.unwrap_or(workload.from);
             if workload.from >= duration || last > duration {
-                let (word, time) = if workload.from >= duration { ("begins", workload.from) } else { ("lasts until", last) };
+                let (word, time) = if workload.from >= duration {
+                    ("begins at", workload.from)
+                } else {
+                    ("lasts until", last)
+                };
                 let message = format!("it {word} {}, the run ends at {length}", duration_text(time));
-                self.problem(Some(*index), message, Some("raise `duration`, or set earlier times".to_owned()));
+                self.problem(
+                    Some(*index),
+                    message,
+                    Some("raise `duration`, or set earlier times".to_owned()),
+                );
                 return;
             }
             let here = workload.operations(duration);
@@ -206,7 +219,8 @@ impl Checker<'_> {
             };
             let what_is_counted = if what == "deliveries" { what } else { "operations" };
             let message = format!("about {count:.0} {what} in {length} are too many");
-            let hint = format!("a run has at most {max} {what_is_counted}: lower the rate or shorten the run");
+            let hint =
+                format!("a run has at most {max} {what_is_counted}: lower the rate or shorten the run");
             self.problem(Some(*index), message, Some(hint));
             return;
         }
