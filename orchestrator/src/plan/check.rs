@@ -94,11 +94,9 @@ impl Checker<'_> {
             self.windows(join_end, steps, &expect);
             self.within_reach(steps, net.ring(), groups.as_deref().unwrap_or_default(), faults);
         }
-        let asked_until =
-            workload.iter().flatten().map(|At(workload, _)| workload.to.unwrap_or(workload.from));
         let duration = match duration {
             None => self.default_duration(
-                asked_until.fold(join_end, Duration::max),
+                workload::busy_until(join_end, workload.as_deref()),
                 timeline.as_deref().unwrap_or_default(),
                 &expect,
                 raw.nodes.index,
@@ -114,9 +112,7 @@ impl Checker<'_> {
                 Some(duration)
             }
         };
-        let (Some(duration), Some(workload), Some(timeline)) = (duration, workload, timeline) else {
-            return None;
-        };
+        let (duration, workload, timeline) = (duration?, workload?, timeline?);
         self.measured(&workload, &expect);
         self.operations(&workload, nodes, duration);
         let plan = Plan {

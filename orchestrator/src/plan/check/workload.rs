@@ -227,6 +227,12 @@ impl Checker<'_> {
     }
 }
 
+/// When all have joined and all workloads that end have ended.
+pub(super) fn busy_until(join_end: Duration, workload: Option<&[At<Workload>]>) -> Duration {
+    let ends = workload.into_iter().flatten().map(|At(workload, _)| workload.to.unwrap_or(workload.from));
+    ends.fold(join_end, Duration::max)
+}
+
 /// Where a rate was written.
 fn rate_index(rate: &RawRate) -> ValueIndex {
     match rate {
