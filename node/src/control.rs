@@ -6,8 +6,10 @@
 //!
 //! All times are microseconds on the host's monotonic clock (`CLOCK_MONOTONIC`), which all processes of a host share.
 
+pub mod errand;
 pub mod managed;
 pub(crate) mod session;
+mod under_way;
 
 use std::net::SocketAddr;
 
@@ -19,7 +21,10 @@ use crate::com::shaping::LinkShape;
 use crate::config::NetConfig;
 use crate::id::Id;
 use crate::message::RouteError;
+use crate::message::dictionary::{Answer, DictionaryError, Version};
 use crate::metrics::Snapshot;
+
+pub use self::errand::Errand;
 
 /// The longest line that is read, in bytes; a longer one is an error.
 pub const LINE_BYTES_MAX: usize = 1 << 20;
@@ -61,6 +66,13 @@ pub enum Order {
         /// When it was meant to start: latency counts from here (no coordinated omission).
         intended_us: u64,
     },
+    /// Do something else for the workload; ends in a [`Report::Operation`].
+    Errand {
+        /// The run's number for this operation.
+        operation: u64,
+        /// What.
+        what: Errand,
+    },
     /// Leave gracefully, then end.
     Leave,
     /// Answer with a [`Report::Sample`].
@@ -100,6 +112,22 @@ pub enum Report {
     },
     /// An operation has ended.
     Operation(OperationReport),
+    /// It got a message of an operation.
+    Delivered {
+        /// The run's number for the operation that sent it.
+        operation: u64,
+        /// When.
+        at_us: u64,
+    },
+    /// A message that it sent best effort will not reach its destination.
+    Undelivered {
+        /// Where it was to go.
+        destination: Id,
+        /// When this was known.
+        at_us: u64,
+        /// Why it will not.
+        reason: RouteError,
+    },
     /// The answer to [`Order::Sample`].
     Sample(Box<Snapshot>),
     /// It has left the network, and ends.
@@ -140,6 +168,42 @@ pub enum Outcome {
         /// The hops it took.
         hops: u16,
     },
+    /// The put was written, in all of the key's places.
+    Written {
+        /// As which version.
+        version: Version,
+    },
+    /// The get was answered.
+    Read {
+        /// The run's number for the put whose value the key has (none: the value is nobody's), and that value's version; `None`: it
+        /// has no value.
+        value: Option<(Option<u64>, Version)>,
+    },
+    /// The message was sent; of a reliable one: it was delivered.
+    Sent,
     /// It failed.
     Failed(RouteError),
+    /// It failed, for a reason that only the dictionary knows.
+    Refused(DictionaryError),
+}
+
+impl From<DictionaryError> for Outcome {
+    fn from(error: DictionaryError) -> Outcome {
+        match error {
+            DictionaryError::Route(reason) => Outcome::Failed(reason),
+            error => Outcome::Refused(error),
+        }
+    }
+}
+
+impl Outcome {
+    /// An operation on the dictionary ended well.
+    pub fn answered(answer: Answer) -> Outcome {
+        match answer {
+            Answer::Written(written) => Outcome::Written { version: written.version },
+            Answer::Value(stored) => {
+                Outcome::Read { value: stored.map(|s| (errand::operation_of(&s.value), s.version)) }
+            }
+        }
+    }
 }

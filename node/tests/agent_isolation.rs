@@ -102,8 +102,12 @@ fn told(agent: &Agent) -> BTreeSet<String> {
                     format!("operation {}: found {responsible}", end.operation)
                 }
                 Outcome::Failed(reason) => format!("operation {}: {reason}", end.operation),
+                outcome => format!("operation {}: {outcome:?}", end.operation),
             }),
-            Report::Ring { .. } | Report::Sample(_) => None,
+            Report::Ring { .. }
+            | Report::Sample(_)
+            | Report::Delivered { .. }
+            | Report::Undelivered { .. } => None,
         },
         Notice::Samples { .. } => Some("samples".to_owned()),
         Notice::Ready { .. }

@@ -8,7 +8,7 @@ use std::net::TcpStream;
 use std::process::{Command, Stdio};
 
 use common::Managed;
-use p2ps::control::{Order, Outcome, Report};
+use p2ps::control::{Errand, Order, Outcome, Report};
 use p2ps::driver::clock;
 use p2ps::id::Id;
 use p2ps::message::RouteError;
@@ -47,6 +47,59 @@ fn a_late_order_counts_from_when_it_was_meant() {
     node.wait("the look-up's end", |report| matches!(report, Report::Operation(_)).then_some(()));
     let latencies = node.sample().lookup_latency_us.0;
     assert!(latencies.len() == 1 && latencies[0].0 >= 10_000_000, "{latencies:?}");
+}
+
+#[test]
+fn it_does_errands_and_tells_what_came_of_them_at_both_ends() {
+    let mut first = Managed::spawn(1, &[]);
+    let mut second = Managed::spawn(1 << 31, &[first.access_point]);
+    let (key, to, bytes) = (Id(42), Id(1 << 31), 100);
+    let written = errand(&mut first, 1, Errand::Put { key, bytes });
+    let Outcome::Written { version } = written else { panic!("{written:?}") };
+    assert_eq!(
+        errand(&mut second, 2, Errand::Get { key }),
+        Outcome::Read { value: Some((Some(1), version)) }
+    );
+    assert_eq!(errand(&mut second, 3, Errand::Get { key: Id(43) }), Outcome::Read { value: None });
+
+    let list = vec![to];
+    for (operation, what) in [
+        (4, Errand::SendReliable { to, bytes }),
+        (5, Errand::Send { to, bytes }),
+        (6, Errand::Broadcast { bytes }),
+        (7, Errand::Multicast { to: list, bytes }),
+    ] {
+        assert_eq!(errand(&mut first, operation, what), Outcome::Sent);
+        second.wait("a delivery", |report| {
+            matches!(report, Report::Delivered { operation: came, .. } if came == operation).then_some(())
+        });
+    }
+    let sent = first.sample();
+    assert_eq!((sent.broadcast_messages, sent.multicast_messages), (1, 1));
+
+    let nobody = Id(77);
+    let failed = Outcome::Failed(RouteError::NoSuchNode);
+    assert_eq!(errand(&mut first, 8, Errand::SendReliable { to: nobody, bytes }), failed);
+    assert_eq!(
+        errand(&mut first, 9, Errand::Send { to: nobody, bytes }),
+        Outcome::Sent,
+        "as far as it knows"
+    );
+    first.wait("the failure", |report| {
+        matches!(report, Report::Undelivered { destination, reason: RouteError::NoSuchNode, .. } if destination == nobody)
+            .then_some(())
+    });
+    let too_large = Outcome::Failed(RouteError::PayloadTooLarge);
+    assert_eq!(errand(&mut first, 10, Errand::Broadcast { bytes: u32::MAX }), too_large);
+}
+
+/// How an errand of a node ends.
+fn errand(node: &mut Managed, operation: u64, what: Errand) -> Outcome {
+    node.order(&Order::Errand { operation, what });
+    node.wait("an errand's end", |report| match report {
+        Report::Operation(report) if report.operation == operation => Some(report.outcome),
+        _ => None,
+    })
 }
 
 #[test]

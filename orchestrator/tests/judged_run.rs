@@ -10,13 +10,15 @@ use std::time::Duration;
 use p2ps::agent::protocol::{
     AGENT_PROTOCOL_VERSION, Action, ActionKind, HostFacts, Isolation, NodeSlot, Notice,
 };
-use p2ps::control::{OperationReport, Outcome, Report};
+use p2ps::control::{Errand, OperationReport, Outcome, Report};
 use p2ps::id::Id;
 use p2ps::message::RouteError;
+use p2ps::message::dictionary::Version;
 use p2ps::metrics::{Histogram, Snapshot, Traffic};
 use p2ps_orchestrator::check::{Verdict, conclude};
 use p2ps_orchestrator::plan::targets::FaultsWith;
-use p2ps_orchestrator::plan::{Amount, Claim, Comparison, Expectation, Plan, Step, StepEvent, Workload};
+use p2ps_orchestrator::plan::workload::{Keys, Popularity, Rate, Workload, WorkloadKind};
+use p2ps_orchestrator::plan::{Amount, Claim, Comparison, Expectation, Plan, Step, StepEvent};
 use p2ps_orchestrator::record::{Judged, Loss, LostReason, Pause, Recorder, RunDirectory, RunRecord};
 use p2ps_orchestrator::schedule::{Phase, PlacedNode, Schedule};
 use parquet::file::reader::SerializedFileReader;
@@ -140,7 +142,11 @@ impl Run {
         let record = self.recorder.finish(ended_us).unwrap();
         let verdict = conclude(&self.directory, &self.plan, &self.schedule, &record).unwrap();
         assert_eq!(
-            Verdict { judged: verdict.judged.clone(), ..Verdict::read(&self.directory.verdict()).unwrap() },
+            Verdict {
+                judged: verdict.judged.clone(),
+                reaches: verdict.reaches.clone(),
+                ..Verdict::read(&self.directory.verdict()).unwrap()
+            },
             verdict
         );
         let read = SerializedFileReader::try_from(self.directory.operations().as_path()).unwrap();
@@ -208,7 +214,12 @@ fn plan() -> Plan {
         groups: Vec::new(),
         virtual_hosts: 1,
         faults: FaultsWith::Node,
-        workload: vec![Workload::Lookup { rate: 1.0 }],
+        workload: vec![Workload {
+            kind: WorkloadKind::Lookup { keys: Keys { population: None, popularity: Popularity::Uniform } },
+            rate: Rate::Constant(1.0),
+            from: Duration::ZERO,
+            to: None,
+        }],
         timeline: vec![Step {
             at: seconds(10),
             event: StepEvent::Kill(Amount::Count(1).into()),
@@ -296,8 +307,9 @@ fn the_files_tell_what_happened() {
     let (judgement, _) = run.judge();
     assert_eq!(
         judgement.operations[0],
-        "{id: 0, node: 0, host: \"twin\", key: 250, intended_us: 5000000, issued_us: 5000100, \
-         ended_us: 5001100, outcome: \"succeeded\", reason: null, responsible: 300, hops: 2, latency_us: 1100}"
+        "{id: 0, kind: \"lookup\", node: 0, host: \"twin\", key: 250, intended_us: 5000000, issued_us: 5000100, \
+         ended_us: 5001100, outcome: \"succeeded\", reason: null, responsible: 300, hops: 2, latency_us: 1100, \
+         put: null, expected: null, reached: null, duplicates: null}"
     );
     assert!(
         judgement.operations[3].contains("outcome: \"failed\", reason: \"timed_out\", responsible: null")
@@ -364,6 +376,97 @@ fn look_ups_that_nobody_reports_are_lost_each_for_its_reason() {
     assert_eq!(judgement.expectation("messages.lost == 0"), (Some(1.0), false));
     let reasons = [("lost.no_report", 1), ("lost.node_ended", 1), ("lost.not_issued", 1)];
     assert_eq!(judgement.verdict.unsuccessful, reasons.map(|(name, count)| (name.to_owned(), count)).into());
+}
+
+/// The schedule with a put (16) and a get (17) of one key, a broadcast (18) and a message to node 1 (19), all by node 0.
+fn asked() -> Schedule {
+    let mut schedule = schedule();
+    let key = Id(250);
+    let errands = [
+        Errand::Put { key, bytes: 8 },
+        Errand::Get { key },
+        Errand::Broadcast { bytes: 8 },
+        Errand::SendReliable { to: Id(200), bytes: 8 },
+    ];
+    for (operation, what) in (16..).zip(errands) {
+        let at_us = (operation - 10) * SECOND;
+        let kind = ActionKind::Errand { operation, what };
+        schedule.actions.push(Action { index: operation + 4, at_us, node: 0, kind });
+    }
+    schedule.operations = 20;
+    schedule
+}
+
+/// What the judge makes of those four, where node 0 tells these ends of them, and these nodes say that they came.
+fn judge_asked(read: Option<u64>, came: &[(u64, u32, u64)]) -> (Vec<Judged>, Judgement) {
+    let mut run = Run::of(asked());
+    for node in 0..3u32 {
+        let at = u64::from(node) * SECOND;
+        run.achieved(u64::from(node), node, at + 2_000);
+        run.says(node, Report::Joined { at_us: START[host(node)] + at + 50_000 });
+    }
+    run.achieved(3, 2, 10 * SECOND + 4_000);
+    run.exited(2, 10 * SECOND + 6_000);
+    let version = |counter| Version { counter, node: Id(300) };
+    let at = |operation: u64| ((operation - 10) * SECOND + 100, (operation - 10) * SECOND + 900);
+    run.ended(16, 0, at(16), Outcome::Written { version: version(1) });
+    run.ended(17, 0, at(17), Outcome::Read { value: read.map(|put| (Some(put), version(1))) });
+    run.ended(18, 0, at(18), Outcome::Sent);
+    run.ended(19, 0, at(19), Outcome::Sent);
+    for (operation, node, at_us) in came {
+        let at_us = START[host(*node)] + at_us;
+        run.says(*node, Report::Delivered { operation: *operation, at_us });
+    }
+    let (judgement, _) = run.judge();
+    (judgement.verdict.judged[16..].to_vec(), judgement)
+}
+
+#[test]
+fn puts_gets_and_messages_are_held_against_what_came() {
+    use Judged::{Missing, Partial, Succeeded, Wrong};
+    // Node 2 is killed 2 s after the broadcast: nobody can ask it whether it came.
+    let came = [(18, 1, 8 * SECOND + 700), (19, 1, 9 * SECOND + 500)];
+    let (judged, judgement) = judge_asked(Some(16), &came);
+    assert_eq!(judged, [Succeeded, Succeeded, Succeeded, Succeeded]);
+    for (name, value) in [
+        ("put.success", 1.0),
+        ("get.found", 1.0),
+        ("get.latency.p50", 0.0009),
+        ("broadcast.coverage", 1.0),
+        ("broadcast.latency.max", 0.0007),
+        ("send_reliable.duplicates", 0.0),
+    ] {
+        assert_eq!(judgement.figure(name), Some(value), "{name}");
+    }
+    assert_eq!(judgement.figure("broadcast.messages"), None, "no node was sampled");
+    assert!(judgement.operations[18].contains("kind: \"broadcast\", node: 0, host: \"twin\", key: null"));
+    assert!(judgement.operations[18].ends_with("expected: 1, reached: 1, duplicates: 0}"));
+    assert!(judgement.operations[17].contains("put: 16"));
+
+    let (judged, judgement) = judge_asked(None, &[]);
+    assert_eq!(judged, [Succeeded, Missing, Partial, Wrong]);
+    assert_eq!(judgement.figure("broadcast.coverage.min"), Some(0.0));
+    let told = ["get.wrong.missing", "broadcast.partial", "send_reliable.wrong"];
+    assert!(told.iter().all(|reason| judgement.verdict.unsuccessful.get(*reason) == Some(&1)));
+
+    let twice = [came[0], came[0], came[1], came[1]];
+    let (judged, judgement) = judge_asked(Some(7), &twice);
+    assert_eq!(judged, [Succeeded, Wrong, Succeeded, Succeeded], "nobody has put such a value");
+    assert_eq!(judgement.figure("broadcast.duplicates"), Some(1.0));
+    assert_eq!(judgement.figure("send_reliable.duplicates"), Some(1.0));
+}
+
+#[test]
+fn words_about_operations_that_make_no_sense_are_problems_and_nothing_else() {
+    let mut run = Run::of(asked());
+    let delivered = |operation| Report::Delivered { operation, at_us: START[0] };
+    run.says(0, delivered(16));
+    run.says(0, delivered(999));
+    run.ended(18, 0, (8 * SECOND, 8 * SECOND), Outcome::Found { responsible: Id(1), hops: 0 });
+    run.ended(17, 0, (7 * SECOND, 7 * SECOND), Outcome::Sent);
+    let (_, record) = run.judge();
+    assert_eq!(record.problems, 4, "{:?}", record.first_problems);
+    assert!(record.deliveries.delivered.is_empty());
 }
 
 #[test]

@@ -79,6 +79,37 @@ expect:
   - ring.converged within 1d of 2h
 ";
 
+const WORKLOADS: &str = "\
+name: workloads
+nodes: 100
+network: {replication: 5}
+workload:
+  - lookup: {rate: {from: 10/s, to: 200/s, over: 30s}, from: 5s, to: 1m}
+  - lookup: {rate: 10/s, keys: {zipf: {exponent: 0.8}}, population: 1_000}
+  - dictionary: {rate: 5/s}
+  - dictionary: {rate: 5/s, reads: 95%, population: 50, keys: {hot: {keys: 10%, operations: 90%}}, value: 4KiB, from: 10s}
+  - send: {rate: 3/min}
+  - send_reliable: {rate: 1/s, pairs: 10, payload: 1kB}
+  - broadcast: {rate: 1/s, payload: 8B, to: 40s}
+  - multicast: {rate: {from: 5/s, to: 1/s, over: 10s}, receivers: 12}
+expect:
+  - get.missing == 0
+  - put.latency.p99 <= 100ms
+  - send_reliable.success >= 99%
+  - broadcast.coverage >= 99.9%
+  - multicast.messages < 20
+";
+
+#[test]
+fn workloads_mean_what_they_say() {
+    let plan = read(WORKLOADS, &[]);
+    let text = resolved_yaml(&plan);
+    assert_eq!(read(&text, &[]), plan, "{text}");
+    assert_eq!(plan.net.replication(), 5);
+    assert_eq!(plan.duration, Duration::from_secs(80), "until the last ends, and the tail");
+    insta::assert_snapshot!("workloads", text);
+}
+
 const CHURNED: &str = "\
 name: churned
 nodes: 100

@@ -74,3 +74,51 @@ fn an_expectation_that_does_not_hold_is_exit_code_1_and_the_directory_is_the_las
     assert_eq!(status.code(), Some(1), "{:#?}", run.printed);
     assert_eq!(run.printed.last().unwrap(), run.directory().to_str().unwrap());
 }
+
+/// Everything that a network can be asked, at once.
+const WORKLOADS: &str = "
+name: asked
+seed: 5
+network: {replication: 2}
+nodes: 8
+join: {rate: 20/s}
+workload:
+  - lookup: {rate: 10/s}
+  - dictionary: {rate: 40/s, population: 20, value: 1kB}
+  - send: {rate: 10/s}
+  - send_reliable: {rate: 10/s}
+  - broadcast: {rate: {from: 1/s, to: 5/s, over: 4s}}
+  - multicast: {rate: 4/s, receivers: 3}
+duration: 9s
+expect:
+  - lookup.success >= 90%
+  - put.success >= 90%
+  - get.found >= 20
+  - get.missing == 0
+  - get.stale == 0
+  - get.wrong == 0
+  - send.success >= 90%
+  - send.wrong == 0
+  - send_reliable.success >= 90%
+  - send_reliable.duplicates == 0
+  - send_reliable.wrong == 0
+  - broadcast.coverage >= 90%
+  - broadcast.messages >= 7
+  - broadcast.messages <= 12
+  - multicast.coverage >= 90%
+  - multicast.messages >= 3
+";
+
+#[test]
+fn a_network_of_processes_or_of_tasks_does_all_that_it_is_asked() {
+    for isolation in ["process", "task"] {
+        let mut run = Run::start(&format!("{WORKLOADS}isolation: {isolation}\n"), &["--json"]);
+        let status = run.wait_end();
+        let last: Value = serde_json::from_str(run.printed.last().unwrap()).unwrap();
+        assert_eq!(status.code(), Some(0), "{isolation}: {last:#}");
+        assert_eq!(last["verdict"]["problems"], 0, "{isolation}: {last:#}");
+        for name in ["ops.parquet", "deliveries.parquet"] {
+            assert!(run.directory().join(name).is_file(), "{isolation}: {name}");
+        }
+    }
+}

@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use p2ps::agent::protocol::{Action, ActionKind, NodeIndex, ShapeRule};
 use p2ps::com::shaping::{Cut, LinkShape};
+use p2ps::control::Errand;
+use p2ps::id::Id;
 use p2ps_orchestrator::plan::{Plan, parse};
 use p2ps_orchestrator::schedule::{
     DRAIN_US, Hosts, JsonlError, LINE_BYTES_MAX, SETTLING_US, Schedule, VIA_MAX, read_jsonl, write_jsonl,
@@ -400,6 +402,7 @@ fn check_actions(plan: &Plan, schedule: &Schedule) {
                 shaped.extend((!rules.is_empty()).then_some(*node));
                 check_rules(seed, schedule, rules);
             }
+            ActionKind::Errand { .. } => {}
             ActionKind::Lookup { operation, key } => {
                 let since = up_since.get(node).copied();
                 assert!(
@@ -652,4 +655,76 @@ fn a_trace_is_played_as_it_was_measured() {
     assert_eq!(up_at(&schedule, &moments), expected);
     let half = of_trace("sample.splay", "splay", ", speed_up: 10", &[&format!("nodes={}", up / 2)]);
     assert!(half.nodes.len().abs_diff(lines.len() / 2) <= 2, "a share of the trace: {}", half.nodes.len());
+}
+
+const WORKLOADS: &str = "\
+name: workloads
+nodes: 30
+join: {rate: 30/s}
+workload:
+  - dictionary: {rate: 50/s, reads: 75%, population: 40, keys: {zipf: {exponent: 1}}, from: 5s, to: 25s}
+  - dictionary: {rate: 50/s, reads: 0%, population: 40, from: 5s, to: 25s}
+  - send: {rate: {from: 10/s, to: 90/s, over: 20s}, from: 5s, to: 25s}
+  - send_reliable: {rate: 20/s, pairs: 3}
+  - broadcast: {rate: 2/s}
+  - multicast: {rate: 5/s, receivers: 7}
+timeline:
+  - {at: 15s, kill: 5}
+duration: 40s
+";
+
+#[test]
+fn workloads_are_drawn_as_the_plan_says() {
+    let plan = parse("workloads.yaml", WORKLOADS, &[]).unwrap_or_else(|error| panic!("{error}"));
+    let schedule = schedule(&plan, 3);
+    assert_eq!(schedule, self::schedule(&plan, 3), "the same seed is the same schedule");
+    let ids: BTreeSet<Id> = schedule.nodes.iter().map(|node| node.slot.id).collect();
+    let (mut keys, mut pairs, mut counts) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
+    let mut sends: Vec<u64> = Vec::new();
+    for Action { at_us, node, kind, .. } in &schedule.actions {
+        let ActionKind::Errand { what, .. } = kind else { continue };
+        let me = schedule.nodes[*node as usize].slot.id;
+        let name = match what {
+            Errand::Put { key, bytes } => {
+                assert_eq!(*bytes, 100);
+                keys.insert(*key);
+                "put"
+            }
+            Errand::Get { key } => {
+                keys.insert(*key);
+                "get"
+            }
+            Errand::Send { to, .. } => {
+                assert!(*to != me && ids.contains(to));
+                assert!((5_000_000..25_000_000).contains(at_us));
+                sends.push(*at_us);
+                "send"
+            }
+            Errand::SendReliable { to, .. } => {
+                pairs.insert((me, *to));
+                "send_reliable"
+            }
+            Errand::Broadcast { .. } => "broadcast",
+            Errand::Multicast { to, .. } => {
+                let distinct: BTreeSet<&Id> = to.iter().collect();
+                assert!(distinct.len() == to.len() && to.len() <= 7 && !to.contains(&me));
+                assert!(*at_us < 5_000_000 || to.len() == 7, "{} at {at_us}", to.len());
+                "multicast"
+            }
+        };
+        *counts.entry(name).or_insert(0u32) += 1;
+    }
+    assert!((35..=40).contains(&keys.len()), "both are about the same {} keys", keys.len());
+    assert_eq!(pairs.len(), 3);
+    for (name, wanted) in [("put", 1250), ("get", 750), ("send", 1000), ("broadcast", 74), ("multicast", 185)]
+    {
+        let count = counts[name];
+        assert!(count.abs_diff(wanted) < wanted / 5, "{name}: {count}, not about {wanted}");
+    }
+    // A quarter of what lies under the ramp is in its first half, and a little more: 10 to 50 a second, then 50 to 90.
+    let early = sends.iter().filter(|at_us| **at_us < 15_000_000).count();
+    assert!((240..360).contains(&early), "{early} of {}", sends.len());
+    let numbers: Vec<u64> = schedule.actions.iter().filter_map(|action| action.kind.operation()).collect();
+    assert!(numbers.iter().copied().eq(0..schedule.operations), "numbered in the order of their times");
+    assert_eq!(read_jsonl(&jsonl(&schedule)[..]).unwrap(), schedule.actions);
 }

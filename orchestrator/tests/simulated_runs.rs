@@ -41,6 +41,9 @@ nodes: 20
 join: {rate: 20/s}
 workload:
   - lookup: {rate: 50/s}
+  - dictionary: {rate: 20/s, population: 30, keys: {zipf: {}}}
+  - send_reliable: {rate: {from: 1/s, to: 10/s, over: 20s}}
+  - broadcast: {rate: 1/s}
 timeline:
   - {at: 3s, kill: 2}
   - {at: 5s, partition: [50%, 50%], heal_after: 5s}
@@ -92,7 +95,14 @@ fn the_same_seed_is_the_same_run_to_the_byte() {
     let (first, ended) = run(PLAN, &[], out.path());
     let (second, _) = run(PLAN, &[], out.path());
     assert_ne!(first, second);
-    for name in ["ops.parquet", "samples.parquet", "timeline.jsonl", "schedule.jsonl", "verdict.json"] {
+    for name in [
+        "ops.parquet",
+        "deliveries.parquet",
+        "samples.parquet",
+        "timeline.jsonl",
+        "schedule.jsonl",
+        "verdict.json",
+    ] {
         let read = |directory: &Path| std::fs::read(directory.join(name)).unwrap();
         assert!(read(&first) == read(&second), "{name} differs");
     }
@@ -160,6 +170,61 @@ fn large_networks_that_are_sampled_seldom_are_sampled_at_the_end() {
     let (_, ended) = run(plan, &[], out.path());
     let fingers = ended["verdict"]["figures"]["table.fingers.mean"].as_f64().unwrap();
     assert!((15.0..25.0).contains(&fingers), "{fingers}");
+}
+
+/// Figures of the run of a plan.
+fn figures(plan: &str, out: &Path) -> (PathBuf, impl Fn(&str) -> f64) {
+    let (directory, ended) = run(plan, &[], out);
+    let figures = ended["verdict"]["figures"].clone();
+    (directory, move |name: &str| {
+        figures[name].as_f64().unwrap_or_else(|| panic!("{name} is absent: {figures:#}"))
+    })
+}
+
+#[test]
+fn a_broadcast_on_a_stable_ring_takes_a_message_for_each_other_node() {
+    let out = tempfile::tempdir().unwrap();
+    let plan = "name: b\nnodes: 30\njoin: prepared\nworkload:\n  - broadcast: {rate: 5/s, from: 2s, to: 10s}\n  - multicast: {rate: 5/s, receivers: 6, from: 2s}\nduration: 14s\n";
+    let (directory, figure) = figures(plan, out.path());
+    assert!(figure("broadcast.issued") > 20.0);
+    assert_eq!((figure("broadcast.coverage"), figure("broadcast.duplicates")), (1.0, 0.0));
+    assert_eq!(figure("broadcast.messages"), 29.0);
+    assert_eq!((figure("multicast.coverage"), figure("multicast.success")), (1.0, 1.0));
+    let messages = figure("multicast.messages");
+    assert!((6.0..18.0).contains(&messages), "{messages}");
+    assert!(directory.join("deliveries.parquet").is_file());
+}
+
+#[test]
+fn without_replication_the_keys_of_the_dead_are_missing_and_with_it_none_is() {
+    let out = tempfile::tempdir().unwrap();
+    let missing = |replication: u32| {
+        let plan = format!(
+            "name: d\nnetwork: {{replication: {replication}}}\nnodes: 40\njoin: prepared\nworkload:\n  - dictionary: {{rate: 100/s, reads: 0%, population: 100, from: 2s, to: 8s}}\n  - dictionary: {{rate: 100/s, reads: 100%, population: 100, from: 15s}}\ntimeline:\n  - {{at: 9s, kill: 5}}\nduration: 25s\n"
+        );
+        let (_, figure) = figures(&plan, out.path());
+        assert_eq!((figure("put.success"), figure("get.wrong"), figure("get.stale")), (1.0, 0.0, 0.0));
+        assert_eq!(figure("get.found") + figure("get.missing"), figure("get.issued"));
+        figure("get.missing")
+    };
+    assert!(missing(1) > 10.0);
+    assert_eq!(missing(3), 0.0);
+}
+
+#[test]
+fn every_message_to_a_node_that_is_down_ends_failed_or_is_told_apart() {
+    let out = tempfile::tempdir().unwrap();
+    let plan = "name: m\nnodes: 20\njoin: prepared\nworkload:\n  - send: {rate: 20/s, pairs: 20, from: 2s}\n  - send_reliable: {rate: 20/s, pairs: 20, from: 2s, to: 20s}\ntimeline:\n  - {at: 5s, kill: 6}\nduration: 40s\n";
+    let (_, figure) = figures(plan, out.path());
+    for kind in ["send", "send_reliable"] {
+        let figure = |name: &str| figure(&format!("{kind}.{name}"));
+        assert!(figure("failed") > 0.0 && figure("success") > 0.5, "{kind}");
+        assert_eq!((figure("wrong"), figure("duplicates")), (0.0, 0.0), "{kind}");
+    }
+    assert_eq!(figure("send_reliable.reordered"), 0.0);
+    let (issued, lost) = (figure("send_reliable.issued"), figure("send_reliable.lost"));
+    let ended = issued * figure("send_reliable.success") + figure("send_reliable.failed");
+    assert!((ended + lost - issued).abs() < 1e-6, "none is forgotten");
 }
 
 #[test]

@@ -32,12 +32,12 @@ use crate::access_point::AccessPoint;
 use crate::com::key::NetworkKey;
 use crate::com::shaping::LinkShape;
 use crate::config::NetConfig;
-use crate::control::Report;
+use crate::control::{Errand, Report};
 use crate::id::Id;
 use crate::metrics::Snapshot;
 
 /// The version of this protocol; agents of another version are refused.
-pub const AGENT_PROTOCOL_VERSION: u32 = 2;
+pub const AGENT_PROTOCOL_VERSION: u32 = 3;
 
 /// The most actions or addresses in one line; longer lists are sent in several lines.
 pub const LIST_MAX: usize = 4096;
@@ -304,6 +304,31 @@ pub enum ActionKind {
         /// The key.
         key: Id,
     },
+    /// It does something else for the workload.
+    Errand {
+        /// The run's number for this operation.
+        operation: u64,
+        /// What; it names at most [`RECEIVERS_MAX`](crate::control::errand::RECEIVERS_MAX) nodes.
+        what: Errand,
+    },
+}
+
+impl ActionKind {
+    /// The run's number for it, if it is one of the workload's operations.
+    pub fn operation(&self) -> Option<u64> {
+        match self {
+            ActionKind::Lookup { operation, .. } | ActionKind::Errand { operation, .. } => Some(*operation),
+            _ => None,
+        }
+    }
+
+    /// The same, to be set.
+    pub fn operation_mut(&mut self) -> Option<&mut u64> {
+        match self {
+            ActionKind::Lookup { operation, .. } | ActionKind::Errand { operation, .. } => Some(operation),
+            _ => None,
+        }
+    }
 }
 
 /// A group of nodes: an index into the groups of the run's schedule.
@@ -353,7 +378,7 @@ pub enum Notice {
         /// The host's wall clock, microseconds since 1970 (UTC).
         unix_us: u64,
     },
-    /// An action has been carried out, or could not be. Look-ups are not told of: their [`Report::Operation`] is.
+    /// An action has been carried out, or could not be. Operations are not told of: their [`Report::Operation`] is.
     Achieved {
         /// The action's number.
         index: u64,
@@ -365,7 +390,7 @@ pub enum Notice {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<String>,
     },
-    /// A look-up that could not be given to its node: the node is not running, or paused.
+    /// An operation that could not be given to its node: the node is not running, or paused.
     NotIssued {
         /// The run's number for the operation.
         operation: u64,

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::protocol::{ACTIONS_MAX, Action, ActionKind, LIST_MAX, NodeIndex, SHAPE_RULES_MAX};
+use crate::control::errand::RECEIVERS_MAX;
 
 /// The most nodes that a node is told to join by.
 const VIA_MAX: usize = 64;
@@ -30,6 +31,8 @@ pub(super) enum SliceError {
     Via { index: u64, count: usize },
     #[error("action {index} has {count} rules; at most {SHAPE_RULES_MAX} are allowed")]
     Rules { index: u64, count: usize },
+    #[error("action {index} names {count} nodes to send to; at most {RECEIVERS_MAX} are allowed")]
+    Receivers { index: u64, count: usize },
 }
 
 impl Slice {
@@ -60,6 +63,9 @@ impl Slice {
                 }
                 ActionKind::Shape { rules } if rules.len() > SHAPE_RULES_MAX => {
                     return Err(SliceError::Rules { index, count: rules.len() });
+                }
+                ActionKind::Errand { what, .. } if what.receivers() > RECEIVERS_MAX => {
+                    return Err(SliceError::Receivers { index, count: what.receivers() });
                 }
                 _ => {}
             }
@@ -92,6 +98,8 @@ mod tests {
     use super::super::protocol::ShapeRule;
     use super::*;
     use crate::com::shaping::LinkShape;
+    use crate::control::Errand;
+    use crate::id::Id;
 
     fn kill(index: u64, at_us: u64, node: NodeIndex) -> Action {
         Action { index, at_us, node, kind: ActionKind::Kill }
@@ -131,6 +139,13 @@ mod tests {
         let shape = ActionKind::Shape { rules: vec![rule; SHAPE_RULES_MAX + 1] };
         let shape = Action { index: 1, at_us: 20, node: 0, kind: shape };
         assert!(matches!(slice.extend(vec![shape], |_| true), Err(SliceError::Rules { index: 1, .. })));
+        let what = Errand::Multicast { to: vec![Id(1); RECEIVERS_MAX + 1], bytes: 8 };
+        let multicast =
+            Action { index: 1, at_us: 20, node: 0, kind: ActionKind::Errand { operation: 0, what } };
+        assert!(matches!(
+            slice.extend(vec![multicast], |_| true),
+            Err(SliceError::Receivers { index: 1, .. })
+        ));
         assert_eq!(slice.extend(vec![kill(1, 20, 1); LIST_MAX + 1], |_| true), Err(SliceError::List(4097)));
         assert_eq!(slice.due(10), Some(kill(0, 10, 1)));
         assert_eq!(slice.due(u64::MAX), None, "nothing of the bad lists is left");

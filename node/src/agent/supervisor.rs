@@ -315,10 +315,11 @@ impl Supervisor {
             ActionKind::Lookup { operation, key } => {
                 let (operation, key) = (*operation, *key);
                 let order = Order::Lookup { operation, key, intended_us: planned_us };
-                if !roster.order(action.node, &order) {
-                    self.outlet.say(&Notice::NotIssued { operation, planned_us });
-                }
-                return;
+                return self.order(action.node, operation, planned_us, &order);
+            }
+            ActionKind::Errand { operation, what } => {
+                let order = Order::Errand { operation: *operation, what: what.clone() };
+                return self.order(action.node, *operation, planned_us, &order);
             }
             ActionKind::Kill => {
                 self.deferred.remove(&action.node);
@@ -349,6 +350,13 @@ impl Supervisor {
             ActionKind::Shape { rules } => self.shape(action.node, rules.clone()),
         };
         self.achieved(action.index, planned_us, error);
+    }
+
+    /// Gives a node an operation.
+    fn order(&mut self, node: NodeIndex, operation: u64, planned_us: u64, order: &Order) {
+        if !self.roster.as_ref().is_some_and(|roster| roster.order(node, order)) {
+            self.outlet.say(&Notice::NotIssued { operation, planned_us });
+        }
     }
 
     /// Lets the kernel make the faults, and takes in where nodes are.

@@ -8,16 +8,25 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::{OperationReport, Order, Outcome, Report, Setup};
+use super::under_way::UnderWay;
+use super::{Errand, OperationReport, Order, Outcome, Report, Setup, errand};
+use crate::com::limits::LOOKUPS_MAX;
 use crate::config::{NetConfig, ProxyUse};
 use crate::driver::clock;
 use crate::id::Id;
+use crate::message::RouteError;
+use crate::message::dictionary::Answer;
 use crate::metrics::endpoint::Endpoint;
-use crate::node::{Event, Events, IdleNode, LookupEnd, Node, NodeConfig, NodeError, NodeEvent, Runtime};
+use crate::node::{
+    Event, Events, IdleNode, LookupEnd, Message, Messages, Node, NodeConfig, NodeError, NodeEvent, Runtime,
+};
 use crate::time::Time;
 
 /// How long a node that ends waits for its last reports to be read.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The most errands that a node has under way; what comes then has failed ([`RouteError::Overloaded`]).
+const ERRANDS_MAX: usize = LOOKUPS_MAX;
 
 /// Where a node's orders come from.
 pub(crate) trait Orders {
@@ -125,44 +134,92 @@ async fn obey<R: Reports>(lines: &mut impl Orders, reports: &mut R, make: MakeNo
         metrics: endpoint.as_ref().map(Endpoint::address),
     })?;
     let (sender, mut ends) = mpsc::unbounded_channel();
+    let mut errands = UnderWay::new();
     let mut session = Session { node, reports, sender, ring: None, leave: None, left: false };
-    session.obey(orders)?;
+    session.obey(orders, &mut errands)?;
     let mut enter = pin!(async {
         match setup.join.as_slice() {
             [] => idle.create().await,
             access_points => idle.join(access_points).await,
         }
     });
-    let mut events = None;
+    let mut streams = None;
     loop {
         let waits = !session.reports.flush()?;
         tokio::select! {
             biased;
-            orders = lines.next() => session.obey(&orders?)?,
+            orders = lines.next() => session.obey(&orders?, &mut errands)?,
             Some(end) = ends.recv() => {
                 session.ended(&end)?;
                 while let Ok(end) = ends.try_recv() {
                     session.ended(&end)?;
                 }
             }
-            entered = &mut enter, if events.is_none() => {
-                // A managed node has no application that messages would be for.
-                let (_, _, entered_events) = entered?;
-                events = Some(entered_events);
+            end = errands.next() => session.reports.say(Report::Operation(end))?,
+            entered = &mut enter, if streams.is_none() => {
+                let (_, messages, events) = entered?;
+                streams = Some((messages, events));
                 session.reports.say(Report::Joined { at_us: clock::now().as_micros() })?;
                 session.ring_changed()?;
             }
-            Some(event) = next(&mut events) => session.happened(&event)?,
+            news = next(&mut streams) => match news {
+                News::Message(message) => session.delivered(&message)?,
+                News::Event(event) => session.happened(&event)?,
+            },
             handed_over = finished(&mut session.leave) => return session.has_left(handed_over),
             room = session.reports.room(), if waits => room?,
         }
     }
 }
 
-async fn next(events: &mut Option<Events>) -> Option<NodeEvent> {
-    match events {
-        Some(events) => events.next().await,
-        None => std::future::pending().await,
+/// What a node has for its application.
+enum News {
+    Message(Message),
+    Event(NodeEvent),
+}
+
+/// The next thing that a member has for its application, which is the experiment; nothing comes once it has stopped.
+async fn next(streams: &mut Option<(Messages, Events)>) -> News {
+    let Some((messages, events)) = streams else { return std::future::pending().await };
+    tokio::select! {
+        biased;
+        Some(event) = events.next() => News::Event(event),
+        Some(message) = messages.next() => News::Message(message),
+        else => std::future::pending().await,
+    }
+}
+
+/// The errands of a node that have not ended.
+type Errands = UnderWay<OperationReport>;
+
+/// An operation with its times.
+async fn timed(operation: u64, end: impl Future<Output = Outcome>) -> OperationReport {
+    let issued_us = clock::now().as_micros();
+    let outcome = end.await;
+    OperationReport { operation, issued_us, ended_us: clock::now().as_micros(), outcome }
+}
+
+impl From<NodeError> for Outcome {
+    fn from(error: NodeError) -> Outcome {
+        match error {
+            NodeError::Route(reason) => Outcome::Failed(reason),
+            NodeError::Dictionary(error) => error.into(),
+            NodeError::NotOnRing { .. } => Outcome::Failed(RouteError::NoSuchNode),
+            // It has left, or stopped.
+            _ => Outcome::Failed(RouteError::NotMember),
+        }
+    }
+}
+
+impl From<Result<Answer, NodeError>> for Outcome {
+    fn from(result: Result<Answer, NodeError>) -> Outcome {
+        result.map_or_else(Outcome::from, Outcome::answered)
+    }
+}
+
+impl From<Result<(), NodeError>> for Outcome {
+    fn from(result: Result<(), NodeError>) -> Outcome {
+        result.map_or_else(Outcome::from, |()| Outcome::Sent)
     }
 }
 
@@ -187,13 +244,14 @@ struct Session<'a, R> {
 
 impl<R: Reports> Session<'_, R> {
     /// Carries out a batch of orders; its look-ups start in one turn.
-    fn obey(&mut self, lines: &[u8]) -> Result<(), Failure> {
+    fn obey(&mut self, lines: &[u8], errands: &mut Errands) -> Result<(), Failure> {
         let mut lookups = Vec::new();
         for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
             match serde_json::from_slice(line)? {
                 Order::Lookup { operation, key, intended_us } => {
                     lookups.push((operation, key, Time::from_micros(intended_us)));
                 }
+                Order::Errand { operation, what } => self.go(operation, what, errands)?,
                 Order::Leave => {
                     if self.leave.is_none() {
                         let node = self.node.clone();
@@ -220,8 +278,50 @@ impl<R: Reports> Session<'_, R> {
         }))
     }
 
+    /// Does an errand: at once, or as one of those under way.
+    fn go(&mut self, operation: u64, errand: Errand, errands: &mut Errands) -> io::Result<()> {
+        let payload = |bytes| errand::payload(operation, bytes);
+        let node = self.node.clone();
+        let is_full = errands.len() >= ERRANDS_MAX;
+        let ended: Outcome = match errand {
+            Errand::Send { to, bytes } => node.send(to, payload(bytes)).into(),
+            Errand::Broadcast { bytes } => node.broadcast(payload(bytes)).into(),
+            Errand::Multicast { to, bytes } => node.multicast(&to, payload(bytes)).into(),
+            _ if is_full => Outcome::Failed(RouteError::Overloaded),
+            Errand::Put { key, bytes } => {
+                let value = payload(bytes);
+                errands.add(timed(operation, async move {
+                    node.insert(key, value).await.map(Answer::Written).into()
+                }));
+                return Ok(());
+            }
+            Errand::Get { key } => {
+                errands.add(timed(operation, async move { node.get(key).await.map(Answer::Value).into() }));
+                return Ok(());
+            }
+            Errand::SendReliable { to, bytes } => {
+                let payload = payload(bytes);
+                errands.add(timed(operation, async move { node.send_reliably(to, payload).await.into() }));
+                return Ok(());
+            }
+        };
+        let now_us = clock::now().as_micros();
+        let (issued_us, ended_us, outcome) = (now_us, now_us, ended);
+        self.reports.say(Report::Operation(OperationReport { operation, issued_us, ended_us, outcome }))
+    }
+
+    fn delivered(&mut self, message: &Message) -> io::Result<()> {
+        // What no operation sent is nothing to tell of.
+        let Some(operation) = errand::operation_of(&message.payload) else { return Ok(()) };
+        self.reports.say(Report::Delivered { operation, at_us: clock::now().as_micros() })
+    }
+
     fn happened(&mut self, event: &NodeEvent) -> io::Result<()> {
         match event {
+            NodeEvent::Overlay(Event::Undelivered { destination, reason }) => {
+                let (destination, at_us, reason) = (*destination, clock::now().as_micros(), *reason);
+                self.reports.say(Report::Undelivered { destination, at_us, reason })
+            }
             NodeEvent::Overlay(Event::NewSuccessor(_) | Event::NewPredecessor(_) | Event::Alone) => {
                 self.ring_changed()
             }

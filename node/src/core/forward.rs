@@ -214,6 +214,11 @@ impl Core {
             backward: next.backward,
             ..route.clone()
         };
+        match onward.body {
+            Body::Broadcast { .. } => self.statistics.broadcast_messages += 1,
+            Body::Multicast { .. } => self.statistics.multicast_messages += 1,
+            _ => {}
+        }
         let expires = cx.now + timeout;
         self.link_cache.touch(next.to.id);
         self.hops.insert(hop, PendingHop { passage, next, sent_at: cx.now, expires, graced: false });

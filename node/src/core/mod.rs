@@ -359,6 +359,10 @@ pub struct Statistics {
     pub control_messages_remote: u64,
     /// Messages handed to the application (`nrAppMsgs`).
     pub application_messages: u64,
+    /// Messages sent to a next hop for broadcasts, with those that were sent again.
+    pub broadcast_messages: u64,
+    /// The same for multicasts.
+    pub multicast_messages: u64,
     /// Changes of a finger (`nrFingerChgs`).
     pub finger_changes: u64,
     /// Changes of the successor (`nrSuccChgs`).

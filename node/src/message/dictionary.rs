@@ -195,7 +195,8 @@ pub enum Answer {
 }
 
 /// Why an operation on the dictionary failed. A write that failed may have been done, or be done later, all the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
 pub enum DictionaryError {
     /// The key's responsible was not reached.
     #[error("the key's responsible was not reached: {0}")]
@@ -217,6 +218,19 @@ pub enum DictionaryError {
     /// The value is larger than [`VALUE_BYTES_MAX`].
     #[error("the value has more than {VALUE_BYTES_MAX} bytes")]
     ValueTooLarge,
+}
+
+impl DictionaryError {
+    /// The reason as the metrics and the results write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DictionaryError::Route(reason) => reason.as_str(),
+            DictionaryError::NotReady => "not_ready",
+            DictionaryError::Full => "full",
+            DictionaryError::TooFewCopies { .. } => "too_few_copies",
+            DictionaryError::ValueTooLarge => "value_too_large",
+        }
+    }
 }
 
 impl From<Refusal> for DictionaryError {

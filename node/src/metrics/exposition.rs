@@ -143,6 +143,14 @@ impl Families<'_> {
             one("p2ps_joins_total", "Joins that the node handed a range over to.", snapshot.joins),
             one("p2ps_suspicions_total", "Nodes that the node took for dead.", snapshot.suspicions),
             one("p2ps_delivered_messages_total", "Messages handed to the application.", snapshot.delivered),
+            self.counters(
+                "p2ps_group_messages_total",
+                "Messages sent to a next hop for broadcasts and multicasts.",
+                &[
+                    (&[("service", "broadcast")], snapshot.broadcast_messages),
+                    (&[("service", "multicast")], snapshot.multicast_messages),
+                ],
+            ),
         ]
     }
 

@@ -46,6 +46,10 @@ pub struct Snapshot {
     pub suspicions: u64,
     /// Messages handed to the application.
     pub delivered: u64,
+    /// Messages sent to a next hop for broadcasts, with those that were sent again.
+    pub broadcast_messages: u64,
+    /// The same for multicasts.
+    pub multicast_messages: u64,
     /// Items of the dictionary that it keeps now.
     pub items: u64,
     /// The bytes that their values have together.
@@ -79,6 +83,8 @@ impl Snapshot {
             joins: counted.joins,
             suspicions: counted.suspicions,
             delivered: counted.application_messages,
+            broadcast_messages: counted.broadcast_messages,
+            multicast_messages: counted.multicast_messages,
             items: counted.items,
             item_bytes: counted.item_bytes,
             ..self

@@ -2,10 +2,13 @@
 //!
 //! The orchestrator knows who was a member, and since when, up to the time that a join, a leave or a message takes
 //! (`membership`). An answer is wrong if no moment of its operation makes it right (`routing`), nor a partition that the node
-//! which gave it was in (`partition`); the ring is right while each member's neighbours are (`ring`). From these come the
-//! `figures`, and from the figures what became of each `expect`ation.
+//! which gave it was in (`partition`); a value that was read is held against those that had been written (`dictionary`), and messages
+//! against those who should have had them (`messages`); the ring is right while each member's neighbours are (`ring`). From these
+//! come the `figures`, and from the figures what became of each `expect`ation.
 
 mod membership;
+mod dictionary;
+mod messages;
 mod routing;
 mod partition;
 mod ring;
@@ -17,11 +20,13 @@ use std::path::PathBuf;
 
 use crate::plan::Plan;
 use crate::record::{
-    Judged, LostReason, OperationEnd, RecordError, RunDirectory, RunRecord, write_operations,
+    Done, Judged, LostReason, OperationEnd, RecordError, RunDirectory, RunRecord, write_deliveries,
+    write_operations,
 };
 use crate::schedule::Schedule;
 
 use membership::Membership;
+use messages::Messages;
 use partition::Partitions;
 use ring::History;
 
@@ -30,7 +35,7 @@ pub use verdict::{ExpectationVerdict, Verdict};
 /// Judges a run. Pure: the same record has the same verdict.
 pub fn judge(plan: &Plan, schedule: &Schedule, record: &RunRecord) -> Verdict {
     let membership = Membership::new(schedule, record);
-    let judged = judge_operations(plan, schedule, &membership, record);
+    let (judged, messages) = judge_operations(plan, schedule, &membership, record);
     let complete = record.ended_us >= schedule.end_us;
     let end_us = record.ended_us.min(schedule.end_us);
     let is_measured = record.ring_complete && !record.ring.is_empty();
@@ -40,7 +45,7 @@ pub fn judge(plan: &Plan, schedule: &Schedule, record: &RunRecord) -> Verdict {
         let slack_us = record.clock_error_us().saturating_mul(2);
         History { slack_us, ..ring::history(&of_ring, &record.ring, end_us) }
     });
-    let figures = figures::of(schedule, record, &judged, ring.as_ref());
+    let figures = figures::of(schedule, record, (&judged, &messages), ring.as_ref());
     let expectations: Vec<ExpectationVerdict> = (plan.expect.iter())
         .map(|expectation| expect::evaluate(plan, expectation, &figures, ring.as_ref()))
         .collect();
@@ -54,14 +59,15 @@ pub fn judge(plan: &Plan, schedule: &Schedule, record: &RunRecord) -> Verdict {
         complete,
         hosts: record.hosts.len() as u32,
         hosts_lost: record.hosts.iter().filter(|host| host.lost.is_some()).count() as u32,
-        unsuccessful: figures::unsuccessful(&judged),
+        unsuccessful: figures::unsuccessful(record, &judged),
         problems: record.problems,
         first_problems: record.first_problems.clone(),
         judged,
+        reaches: messages.reaches,
     }
 }
 
-/// Judges a run and writes `ops.parquet` and `verdict.json`.
+/// Judges a run and writes `ops.parquet`, `deliveries.parquet` (where there are some) and `verdict.json`.
 ///
 /// # Errors
 /// Where a file cannot be written.
@@ -72,7 +78,8 @@ pub fn conclude(
     record: &RunRecord,
 ) -> Result<Verdict, CheckError> {
     let verdict = judge(plan, schedule, record);
-    write_operations(directory, record, &verdict.judged)?;
+    write_operations(directory, record, &verdict.judged, &verdict.reaches)?;
+    write_deliveries(directory, record)?;
     verdict.write(&directory.verdict())?;
     Ok(verdict)
 }
@@ -101,22 +108,23 @@ pub enum CheckError {
     },
 }
 
-/// Tells right from wrong answers; all other ends are what they are.
+/// Tells right from wrong; what failed or was lost is what it is.
 fn judge_operations(
     plan: &Plan,
     schedule: &Schedule,
     membership: &Membership,
     record: &RunRecord,
-) -> Vec<Judged> {
+) -> (Vec<Judged>, Messages) {
     let mut answers = Vec::new();
     let mut judged: Vec<Judged> = Vec::with_capacity(record.operations.len());
     for (at, operation) in record.operations.iter().enumerate() {
         judged.push(match operation.end {
-            OperationEnd::Found { issued_us, ended_us, responsible, .. } => {
-                let key = operation.key;
+            OperationEnd::Done { issued_us, ended_us, result: Done::Found(responsible, _) } => {
+                let key = operation.key.unwrap_or_default();
                 answers.push((at, routing::Answer { key, responsible, issued_us, ended_us }));
                 Judged::Wrong
             }
+            OperationEnd::Done { .. } => Judged::Succeeded,
             OperationEnd::Failed { reason, .. } => Judged::Failed(reason),
             OperationEnd::Lost(reason) => Judged::Lost(reason),
         });
@@ -129,7 +137,9 @@ fn judge_operations(
     for at in partitions.right_on_their_side(plan.net.ring(), schedule, membership, &answers) {
         judged[at] = Judged::Succeeded;
     }
-    judged
+    dictionary::judge(record, record.clock_error_us(), &mut judged);
+    let messages = messages::judge(schedule, membership, record, &mut judged);
+    (judged, messages)
 }
 
 /// Whether the run came as far as the operation: the plan wanted it.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::record::Judged;
+use crate::record::{Judged, Reaches};
 
 use super::CheckError;
 
@@ -33,7 +33,8 @@ pub struct Verdict {
     pub hosts: u32,
     /// Hosts that were lost.
     pub hosts_lost: u32,
-    /// Why look-ups did not succeed: `failed.timed_out`, `lost.node_ended`, `wrong`, and how often.
+    /// Why look-ups did not succeed: `failed.timed_out`, `lost.node_ended`, `wrong`, and how often. Other operations have their kind before it:
+    /// `get.wrong.missing`.
     #[serde(default)]
     pub unsuccessful: BTreeMap<String, u64>,
     /// How often something went wrong with the run itself.
@@ -45,6 +46,9 @@ pub struct Verdict {
     /// The judgement of each operation, in the record's order; not in the file, but in `ops.parquet`.
     #[serde(skip)]
     pub judged: Vec<Judged>,
+    /// How far each message came; in `ops.parquet` too.
+    #[serde(skip)]
+    pub reaches: Reaches,
 }
 
 /// What became of one expectation.

@@ -58,7 +58,7 @@ fn print(plan: &Plan, schedule: &Schedule, hosts: u32, out: &mut impl Write) -> 
     writeln!(out, "{}", resolved_yaml(plan))?;
     writeln!(
         out,
-        "# {} nodes on {hosts} host{}, {} actions, {} of them look-ups, {} long",
+        "# {} nodes on {hosts} host{}, {} actions, {} of them operations, {} long",
         schedule.nodes.len(),
         if hosts == 1 { "" } else { "s" },
         schedule.actions.len(),

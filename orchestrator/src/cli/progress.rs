@@ -71,7 +71,7 @@ impl Display {
                 let phase = self.phases.iter().rev().find(|phase| phase.at_us <= status.run_us);
                 phase.map_or_else(String::new, |phase| phase.text.clone())
             }
-            Stage::Draining => "the last look-ups end".into(),
+            Stage::Draining => "the last operations end".into(),
             Stage::Stopping => "nodes are stopped".into(),
             Stage::Finished => "over".into(),
         }
@@ -166,7 +166,8 @@ fn figures(status: &Status, progress: &Progress) -> String {
     };
     parts.push(format!("nodes {}/{}{joining}", progress.nodes_alive, status.nodes));
     if let Some(success) = success(progress) {
-        parts.push(format!("{:.1} look-ups/s", progress.operations_per_second));
+        let what = if progress.mixed { "operations" } else { "look-ups" };
+        parts.push(format!("{:.1} {what}/s", progress.operations_per_second));
         parts.push(format!("success {:.2} %", success * 100.0));
     }
     if let (Some(p50_us), Some(p99_us)) = (progress.latency_p50_us, progress.latency_p99_us) {

@@ -15,8 +15,8 @@ use crate::report::statistics::interval_95;
 use crate::run::machine::Ending;
 use crate::run::{Finished, Out};
 
-/// The figures of the table on the terminal.
-const SHOWN: [(&str, &str); 10] = [
+/// The figures of the table on the terminal, those that were measured.
+const SHOWN: [(&str, &str); 23] = [
     ("nodes.alive", "nodes"),
     ("table.fingers.mean", "fingers"),
     ("lookup.success", "success"),
@@ -26,6 +26,19 @@ const SHOWN: [(&str, &str); 10] = [
     ("lookup.latency.mean", "mean s"),
     ("lookup.latency.p99", "p99 s"),
     ("links.mean", "links"),
+    ("put.success", "puts"),
+    ("get.success", "gets"),
+    ("get.found", "found"),
+    ("get.missing", "missing"),
+    ("get.stale", "stale"),
+    ("send.success", "sends"),
+    ("send_reliable.success", "reliable"),
+    ("send_reliable.duplicates", "duplicates"),
+    ("broadcast.coverage", "broadcast"),
+    ("broadcast.coverage.min", "least"),
+    ("broadcast.messages", "messages"),
+    ("multicast.coverage", "multicast"),
+    ("multicast.messages", "messages"),
     ("maintenance.bytes_per_node_second", "B/node s"),
 ];
 

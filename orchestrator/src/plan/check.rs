@@ -4,6 +4,7 @@ mod simulation;
 mod steps;
 mod targets;
 mod whole;
+mod workload;
 
 use std::time::Duration;
 
@@ -16,14 +17,12 @@ use super::diagnose::{PROBLEMS_MAX, Problem};
 use super::document::{Document, ValueIndex};
 use super::expect::Expect;
 use super::schema::{
-    RawAtMost, RawFaultsWith, RawGeometry, RawGroups, RawIsolation, RawJoin, RawKeys, RawNetwork, RawPlan,
-    RawStabilise, RawWorkload,
+    RawAtMost, RawFaultsWith, RawGeometry, RawGroups, RawIsolation, RawJoin, RawNetwork, RawPlan,
+    RawStabilise,
 };
 use super::targets::FaultsWith;
 use super::units::{Name, Rate, Unit};
-use super::{
-    EXPECTATIONS_MAX, Expectation, NODES_MAX, Plan, VIRTUAL_HOSTS_MAX, WORKLOADS_MAX, Workload, join_time,
-};
+use super::{EXPECTATIONS_MAX, Expectation, NODES_MAX, Plan, VIRTUAL_HOSTS_MAX, join_time};
 
 /// How fast nodes join where the plan does not say.
 const JOIN_RATE_DEFAULT: f64 = 20.0;
@@ -98,7 +97,7 @@ impl Checker<'_> {
         }
         let duration = match duration {
             None => self.default_duration(
-                join_end,
+                workload::busy_until(join_end, workload.as_deref()),
                 timeline.as_deref().unwrap_or_default(),
                 &expect,
                 raw.nodes.index,
@@ -114,11 +113,9 @@ impl Checker<'_> {
                 Some(duration)
             }
         };
-        let (Some(duration), Some(workload), Some(timeline)) = (duration, workload, timeline) else {
-            return None;
-        };
+        let (duration, workload, timeline) = (duration?, workload?, timeline?);
         self.measured(&workload, &expect);
-        self.operations(&workload, duration);
+        self.operations(&workload, nodes, duration);
         let plan = Plan {
             name: name?.0,
             seed: seed?,
@@ -149,12 +146,17 @@ impl Checker<'_> {
             Some(geometry) => self.geometry(geometry, nodes),
         };
         let routing = self.routing(raw);
+        let replication = self.read_or(raw.replication.as_ref(), default.replication());
         let (ring, geometry, successors) = (ring?, geometry?, successors?);
-        // The geometry has been checked: what is left to refuse is the successor list's length.
-        match (NetConfig::new(ring, geometry, successors), &raw.successors) {
+        let (routing, replication) = (routing?, replication?);
+        // The geometry has been checked: what is left to refuse are the successor list's length and the replication.
+        let net = NetConfig::new(ring, geometry, successors).map_err(|error| (error, &raw.successors));
+        let net =
+            net.and_then(|net| net.with_replication(replication).map_err(|error| (error, &raw.replication)));
+        match net {
             // Its options have been checked too.
-            (Ok(net), _) => net.with_routing(routing?).ok(),
-            (Err(error), field) => {
+            Ok(net) => net.with_routing(routing).ok(),
+            Err((error, field)) => {
                 self.problem(field.as_ref().map(|field| field.index), error.to_string(), None);
                 None
             }
@@ -271,26 +273,6 @@ impl Checker<'_> {
             Some(RawJoin::AtOnce | RawJoin::Prepared) => Some(None),
             Some(RawJoin::Rate(field)) => self.read(field).map(|Rate(rate)| Some(rate)),
         }
-    }
-
-    fn workload(&mut self, raw: &[RawWorkload]) -> Option<Vec<At<Workload>>> {
-        let mut all = Vec::new();
-        for (number, RawWorkload::Lookup(raw)) in raw.iter().enumerate() {
-            match raw.keys {
-                None | Some(RawKeys::Uniform) => {}
-            }
-            let rate = self.read(&raw.rate);
-            if number == WORKLOADS_MAX {
-                self.problem(
-                    Some(raw.rate.index),
-                    format!("a plan has at most {WORKLOADS_MAX} workloads"),
-                    None,
-                );
-                return None;
-            }
-            all.push(rate.map(|Rate(rate)| At(Workload::Lookup { rate }, raw.rate.index)));
-        }
-        all.into_iter().collect()
     }
 
     fn expectations(&mut self, raw: &[Field<Expect>]) -> Vec<At<Expectation>> {

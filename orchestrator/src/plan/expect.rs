@@ -6,7 +6,7 @@ use schemars::{Schema, json_schema};
 
 use super::diagnose::{Refusal, nearest};
 use super::units::{Unit, decimal, share};
-use super::{Claim, Comparison, Expectation, FIGURES};
+use super::{Claim, Comparison, Expectation, FIGURES, FigureUnit};
 
 /// The figure that may be said to hold `within` a time.
 const CONVERGED: &str = "ring.converged";
@@ -95,20 +95,16 @@ fn read_bound(name: &str, text: &str) -> Result<f64, Refusal> {
             format!("write a bound such as `{example}`"),
         )
     };
-    match name {
-        "lookup.success" => share(text).ok_or_else(|| match decimal(text) {
+    match FigureUnit::of(name) {
+        FigureUnit::Share => share(text).ok_or_else(|| match decimal(text) {
             Some(percent) if percent > 1.0 => wrong("a share", &format!("{}%", percent.min(100.0))),
             _ => wrong("a share", "99.9%"),
         }),
-        _ if is_time(name) => Duration::parse(text)
+        FigureUnit::Seconds => Duration::parse(text)
             .map(|length| length.as_secs_f64())
             .map_err(|_| wrong("a length of time", "50ms")),
-        _ => decimal(text).ok_or_else(|| wrong("a plain number", "8")),
+        FigureUnit::Number => decimal(text).ok_or_else(|| wrong("a plain number", "8")),
     }
-}
-
-fn is_time(name: &str) -> bool {
-    name == CONVERGED || name.contains(".latency.") || name.starts_with("schedule.error.")
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub mod diagnose;
 pub mod distribution;
 mod document;
 mod expect;
+mod figures;
 mod names;
 pub mod population;
 mod resolved;
@@ -19,6 +20,7 @@ pub mod sweep;
 pub mod targets;
 pub mod trace;
 mod units;
+pub mod workload;
 
 use std::io::Read;
 use std::path::Path;
@@ -36,9 +38,11 @@ use self::trace::Trace;
 
 pub use self::diagnose::{PlanError, Problem};
 pub use self::document::{DEPTH_MAX, OVERRIDES_MAX, PLAN_BYTES_MAX, VALUES_MAX};
+pub use self::figures::{FIGURES, FigureUnit};
 pub use self::resolved::resolved_yaml;
 pub use self::schema::json_schema;
 pub use self::units::{DURATION_MAX, NAME_CHARACTERS_MAX, RATE_MAX, duration_text, parse_duration};
+pub use self::workload::Workload;
 
 /// The most nodes of a run, with those that join later; so many fit in a simulation only. How many of them one host takes is the
 /// agents' to say ([`p2ps::agent::protocol::NODES_MAX`]), and checked when a run has its hosts.
@@ -144,16 +148,6 @@ pub struct Plan {
     pub expect: Vec<Expectation>,
     /// What the simulator makes of it.
     pub simulation: Simulation,
-}
-
-/// A stream of operations, open loop: each has its intended time, however the last one fared.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub enum Workload {
-    /// Look-ups of keys drawn uniformly from the ring, each from a random node that the plan knows to be up.
-    Lookup {
-        /// Operations a second, of the whole network.
-        rate: f64,
-    },
 }
 
 /// One thing done to the network, at one time or from one time to another.
@@ -290,34 +284,3 @@ pub enum Comparison {
     /// `>=`
     AtLeast,
 }
-
-/// The figures that a verdict may hold and an expectation may name; times in seconds, shares in 0..=1.
-pub const FIGURES: &[&str] = &[
-    "nodes.alive",
-    "lookup.issued",
-    "lookup.success",
-    "lookup.wrong",
-    "lookup.failed",
-    "lookup.lost",
-    "lookup.hops.mean",
-    "lookup.hops.p50",
-    "lookup.hops.p99",
-    "lookup.hops.max",
-    "lookup.latency.mean",
-    "lookup.latency.p50",
-    "lookup.latency.p99",
-    "lookup.latency.max",
-    "table.fingers.mean",
-    "links.mean",
-    "hop.latency.p50",
-    "hop.latency.p99",
-    "ring.converged",
-    "schedule.error.p50",
-    "schedule.error.p99",
-    "schedule.error.max",
-    "messages.data.sent",
-    "messages.control.sent",
-    "messages.ack.sent",
-    "messages.lost",
-    "maintenance.bytes_per_node_second",
-];

@@ -10,7 +10,8 @@ use super::churn::{Churn, End};
 use super::distribution::{Distribution, Size};
 use super::targets::{Links, Side};
 use super::units::{ShareRate, duration_text, share_text};
-use super::{Plan, Step, StepEvent, Workload};
+use super::workload::{Keys, Popularity, Rate, Workload, WorkloadKind};
+use super::{Plan, Step, StepEvent};
 
 /// The plan as YAML, with every default filled in. Read again it is the same plan.
 pub fn resolved_yaml(plan: &Plan) -> String {
@@ -27,6 +28,7 @@ fn write_plan(out: &mut String, plan: &Plan) -> std::fmt::Result {
     writeln!(out, "  max_size: {}", plan.net.ring())?;
     writeln!(out, "  geometry: {}", geometry_text(plan.net.geometry()))?;
     writeln!(out, "  successors: {}", plan.net.successors())?;
+    writeln!(out, "  replication: {}", plan.net.replication())?;
     let Routing { correction_on_use, correction_on_change, stabilise, proximity, link_cache } =
         plan.net.routing();
     writeln!(out, "  correction_on_use: {correction_on_use}")?;
@@ -51,8 +53,8 @@ fn write_plan(out: &mut String, plan: &Plan) -> std::fmt::Result {
     writeln!(out, "virtual_hosts: {}", plan.virtual_hosts)?;
     writeln!(out, "faults: {{with: {}}}", plan.faults.as_str())?;
     writeln!(out, "workload:")?;
-    for Workload::Lookup { rate } in &plan.workload {
-        writeln!(out, "  - lookup: {{rate: {rate}/s, keys: uniform}}")?;
+    for workload in &plan.workload {
+        writeln!(out, "  - {}", workload_text(workload))?;
     }
     writeln!(out, "timeline:")?;
     for step in &plan.timeline {
@@ -82,6 +84,52 @@ fn stabilise_text(stabilise: Stabilise) -> String {
             format!("{{every: {}}}", duration_text(Duration::from_millis(u64::from(period_ms))))
         }
     }
+}
+
+fn workload_text(workload: &Workload) -> String {
+    let rate = match workload.rate {
+        Rate::Constant(rate) => format!("{rate}/s"),
+        Rate::Ramp { from, to, over } => {
+            format!("{{from: {from}/s, to: {to}/s, over: {}}}", duration_text(over))
+        }
+    };
+    let (name, settings) = match workload.kind {
+        WorkloadKind::Lookup { keys } => ("lookup", keys_text(keys)),
+        WorkloadKind::Dictionary { reads, keys, value_bytes } => (
+            "dictionary",
+            format!(", reads: {}{}, value: {value_bytes}B", share_text(reads), keys_text(keys)),
+        ),
+        WorkloadKind::Send { reliable, pairs, payload_bytes } => {
+            let pairs = pairs.map_or_else(String::new, |pairs| format!(", pairs: {pairs}"));
+            let name = if reliable { "send_reliable" } else { "send" };
+            (name, format!("{pairs}, payload: {payload_bytes}B"))
+        }
+        WorkloadKind::Broadcast { payload_bytes } => ("broadcast", format!(", payload: {payload_bytes}B")),
+        WorkloadKind::Multicast { receivers, payload_bytes } => {
+            ("multicast", format!(", receivers: {receivers}, payload: {payload_bytes}B"))
+        }
+    };
+    let mut window = String::new();
+    if !workload.from.is_zero() {
+        window.push_str(&format!(", from: {}", duration_text(workload.from)));
+    }
+    if let Some(to) = workload.to {
+        window.push_str(&format!(", to: {}", duration_text(to)));
+    }
+    format!("{name}: {{rate: {rate}{settings}{window}}}")
+}
+
+/// Each part of it begins with a comma.
+fn keys_text(keys: Keys) -> String {
+    let popularity = match keys.popularity {
+        Popularity::Uniform => "uniform".to_owned(),
+        Popularity::Zipf { exponent } => format!("{{zipf: {{exponent: {exponent}}}}}"),
+        Popularity::Hot { keys, operations } => {
+            format!("{{hot: {{keys: {}, operations: {}}}}}", share_text(keys), share_text(operations))
+        }
+    };
+    let population = keys.population.map_or_else(String::new, |number| format!(", population: {number}"));
+    format!(", keys: {popularity}{population}")
 }
 
 /// A step as plans write it, without its braces.

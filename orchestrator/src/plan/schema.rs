@@ -3,6 +3,7 @@
 mod simulation;
 mod steps;
 mod targets;
+mod workload;
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -24,6 +25,7 @@ pub(crate) use self::steps::{
     RawTrace, RawTraceFormat,
 };
 pub(crate) use self::targets::{RawGroups, RawHosts, RawMembers, RawOfHosts, RawSide, RawTarget, RawWhom};
+pub(crate) use self::workload::{RawHot, RawKeys, RawRamp, RawRate, RawSend, RawWorkload, RawZipf};
 
 /// The JSON Schema (draft 7, which editors know) of plans, as text.
 pub fn json_schema() -> String {
@@ -129,6 +131,8 @@ pub(crate) struct RawNetwork {
     pub(crate) geometry: Option<RawGeometry>,
     /// The length r of a successor list: r neighbours may fail at once. Default: 8.
     pub(crate) successors: Option<Field<u8>>,
+    /// In how many places each key of the dictionary is, 1 to 16. Default: 3.
+    pub(crate) replication: Option<Field<u8>>,
     /// Fingers are corrected on use: a receiver says where the finger that brought a message is stale. Default: true; else only periodic
     /// checks correct them.
     pub(crate) correction_on_use: Option<Field<bool>>,
@@ -234,35 +238,6 @@ pub(crate) enum RawFaultsWith {
     Node,
     /// The hosts' kernels, by packet filters (nftables): partitions between hosts. Agents need CAP_NET_ADMIN.
     Kernel,
-}
-
-/// A stream of operations.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[schemars(rename = "workload")]
-pub(crate) enum RawWorkload {
-    /// Look-ups from random nodes, open loop: Poisson arrivals, whatever became of the earlier ones.
-    Lookup(RawLookup),
-}
-
-/// A stream of look-ups.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(rename = "lookup")]
-pub(crate) struct RawLookup {
-    /// How many a second, in the whole network.
-    pub(crate) rate: Field<Rate>,
-    /// How keys are drawn. Default: uniform.
-    pub(crate) keys: Option<RawKeys>,
-}
-
-/// How keys are drawn.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[schemars(rename = "keys")]
-pub(crate) enum RawKeys {
-    /// Every id of the ring with the same probability.
-    Uniform,
 }
 
 impl<U: Unit> JsonSchema for Field<U> {

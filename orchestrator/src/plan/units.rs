@@ -292,6 +292,39 @@ impl Unit for ByteRate {
     }
 }
 
+/// So many bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bytes(pub(crate) u64);
+
+/// The units of lengths in bytes, the largest first.
+const BYTE_UNITS: [(&str, u64); 5] =
+    [("MiB", 1 << 20), ("MB", 1_000_000), ("KiB", 1 << 10), ("kB", 1000), ("B", 1)];
+
+impl Unit for Bytes {
+    const KIND: &'static str = "a length in bytes";
+    const EXAMPLE: &'static str = "100B` or `4KiB";
+
+    fn parse(text: &str) -> Result<Bytes, Refusal> {
+        let read = || {
+            let digits = text.find(|c: char| !c.is_ascii_digit() && c != '_')?;
+            let (number, unit) = text.split_at(digits);
+            let (_, bytes) = BYTE_UNITS.iter().find(|(name, _)| *name == unit.trim())?;
+            whole(number)?.checked_mul(*bytes).map(Bytes)
+        };
+        match whole(text) {
+            Some(_) => Err(Refusal::new(
+                format!("`{text}` has no unit"),
+                format!("write {text}B for bytes; the units are B, kB, KiB, MB and MiB"),
+            )),
+            None => read().ok_or_else(|| Refusal::not::<Bytes>(text)),
+        }
+    }
+
+    fn schema() -> Schema {
+        json_schema!({"type": "string", "pattern": r"^[0-9]+([kM]?B|[KM]iB)$", "examples": ["100B", "4KiB"]})
+    }
+}
+
 /// The name of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FileName(pub(crate) String);

@@ -1,4 +1,4 @@
-//! The actions of a run other than look-ups, planned against achieved.
+//! The actions of a run other than operations, planned against achieved.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use p2ps::agent::protocol::{Action, ActionKind, NodeIndex};
 
 use crate::schedule::Schedule;
 
-/// What is done to a node, besides look-ups.
+/// What is done to a node, besides what it is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Deed {
     Spawn,
@@ -58,7 +58,7 @@ impl Actions {
                 ActionKind::Pause => Deed::Pause,
                 ActionKind::Resume => Deed::Resume,
                 ActionKind::Shape { .. } => Deed::Shape,
-                ActionKind::Lookup { .. } => return None,
+                ActionKind::Lookup { .. } | ActionKind::Errand { .. } => return None,
             };
             Some((action.index, DoneAction { node: action.node, planned_us: action.at_us, kind }))
         };

@@ -114,6 +114,11 @@ impl RunDirectory {
         self.path.join("ops.parquet")
     }
 
+    /// Every delivery of a message.
+    pub fn deliveries(&self) -> PathBuf {
+        self.path.join("deliveries.parquet")
+    }
+
     /// Every node's counters over time.
     pub fn samples(&self) -> PathBuf {
         self.path.join("samples.parquet")

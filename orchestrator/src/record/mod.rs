@@ -8,6 +8,7 @@
 //! All times here are microseconds since the run's start. An agent's own clock is translated with the start that it was given.
 
 mod actions;
+mod deliveries;
 mod directory;
 mod histograms;
 mod lives;
@@ -21,10 +22,11 @@ mod timeline;
 
 use std::path::PathBuf;
 
+pub use deliveries::{Deliveries, DeliveryReport, UndeliveredReport, write_deliveries};
 pub use directory::RunDirectory;
 pub use histograms::{MergedHistogram, SIGNIFICANT_DIGITS};
 pub use lives::{Life, LifeEnd};
-pub use operations::{Judged, LostReason, Operation, OperationEnd, write_operations};
+pub use operations::{Done, Judged, LostReason, Operation, OperationEnd, Reach, Reaches, write_operations};
 pub use progress::{OperationCounts, Progress};
 pub use recorder::{RING_REPORTS_MAX, Recorder};
 pub use run_record::{HostRecord, LatestSample, Loss, MetricsTarget, Pause, RingReport, RunRecord};

@@ -1,11 +1,14 @@
-//! The operations of a run: each look-up of the schedule, and how it ended. None is forgotten: an operation is lost until
-//! somebody says otherwise.
+//! The operations of a run: each look-up, put, get and message of the schedule, and how it ended. None is forgotten: an operation is
+//! lost until somebody says otherwise.
 
-use p2ps::agent::protocol::{ActionKind, NodeIndex};
-use p2ps::control::{OperationReport, Outcome};
+use std::collections::BTreeMap;
+
+use p2ps::agent::protocol::{Action, ActionKind, NodeIndex};
+use p2ps::control::{Errand, OperationReport, Outcome};
 use p2ps::id::Id;
-use p2ps::message::RouteError;
+use p2ps::message::dictionary::Version;
 
+use crate::plan::workload::OperationKind;
 use crate::schedule::Schedule;
 
 use super::RecordError;
@@ -13,15 +16,17 @@ use super::directory::RunDirectory;
 use super::run_record::RunRecord;
 use super::table::{Cell, Column, Kind, Table};
 
-/// One look-up. Times in microseconds since the run's start.
+/// One operation. Times in microseconds since the run's start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Operation {
     /// The run's number for it.
     pub number: u64,
-    /// The node that was to ask.
+    /// What it is.
+    pub kind: OperationKind,
+    /// The node that was to begin it.
     pub node: NodeIndex,
-    /// The key.
-    pub key: Id,
+    /// The key, or the id of the node that it goes to; `None`: it goes to many.
+    pub key: Option<Id>,
     /// When it was meant to be issued.
     pub intended_us: u64,
     /// How it ended.
@@ -31,16 +36,14 @@ pub struct Operation {
 /// How an operation ended, as far as was observed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OperationEnd {
-    /// It was answered. Whether rightly, the judge will say.
-    Found {
+    /// It ended well, as its node saw it. Whether rightly, the judge will say.
+    Done {
         /// When the node issued it.
         issued_us: u64,
-        /// When the answer came.
+        /// When it was done.
         ended_us: u64,
-        /// Who answers for the key.
-        responsible: Id,
-        /// The hops it took.
-        hops: u16,
+        /// What came of it.
+        result: Done,
     },
     /// The node said that it failed.
     Failed {
@@ -48,11 +51,35 @@ pub enum OperationEnd {
         issued_us: u64,
         /// When it was given up.
         ended_us: u64,
-        /// Why.
-        reason: RouteError,
+        /// Why, as the results write it.
+        reason: &'static str,
     },
     /// Nobody said how it ended.
     Lost(LostReason),
+}
+
+/// What came of an operation that ended well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// Of a look-up: who answers for the key, and the hops it took.
+    Found(Id, u16),
+    /// Of a put: the version.
+    Written(Version),
+    /// Of a get: the number of the put whose value the key has (none: the value is nobody's) and its version, if it has one.
+    Read(Option<(Option<u64>, Version)>),
+    /// Of a message: it was sent; of a reliable one: its node says that it was delivered.
+    Sent,
+}
+
+impl OperationEnd {
+    /// When it was issued and when it ended, if that is known.
+    pub fn times_us(&self) -> Option<(u64, u64)> {
+        match *self {
+            OperationEnd::Done { issued_us, ended_us, .. }
+            | OperationEnd::Failed { issued_us, ended_us, .. } => Some((issued_us, ended_us)),
+            OperationEnd::Lost(_) => None,
+        }
+    }
 }
 
 /// Why nobody said how an operation ended.
@@ -64,8 +91,11 @@ pub enum LostReason {
     NodeEnded,
     /// Its node's host was lost.
     HostLost,
-    /// Its node lived on to the run's end and never answered: the overlay lost it.
+    /// Its node lived on to the run's end and never answered, or its message went to a node that lived on and never came: the
+    /// overlay lost it.
     NoReport,
+    /// The node that its message went to was not up all the time, and did not say that the message came.
+    ReceiverDown,
     /// The run was ended before its time came. It counts as not issued by the plan either.
     NotReached,
 }
@@ -78,6 +108,7 @@ impl LostReason {
             LostReason::NodeEnded => "node_ended",
             LostReason::HostLost => "host_lost",
             LostReason::NoReport => "no_report",
+            LostReason::ReceiverDown => "receiver_down",
             LostReason::NotReached => "not_reached",
         }
     }
@@ -86,12 +117,19 @@ impl LostReason {
 /// An operation's end after the judge has held it against the ground truth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Judged {
-    /// It was answered rightly.
+    /// It did what it was to do: a look-up was answered rightly, a message came to all that it was to come to.
     Succeeded,
-    /// It was answered, and no moment of the operation makes the answer right.
+    /// It was answered, and no moment of the operation makes the answer right; a message came where it was not to come, or was said to
+    /// have been delivered and was not.
     Wrong,
-    /// It failed, and its node knew.
-    Failed(RouteError),
+    /// A get found an older value than one that had been written before it began.
+    Stale,
+    /// A get found no value, though one had been written before it began.
+    Missing,
+    /// A message to many came to some of them.
+    Partial,
+    /// It failed, and its node knew: why, as the results write it.
+    Failed(&'static str),
     /// Nobody knows how it ended.
     Lost(LostReason),
 }
@@ -102,13 +140,33 @@ impl Judged {
         match self {
             Judged::Succeeded => ("succeeded", None),
             Judged::Wrong => ("wrong", None),
-            Judged::Failed(reason) => ("failed", Some(reason.as_str())),
+            Judged::Stale => ("wrong", Some("stale")),
+            Judged::Missing => ("wrong", Some("missing")),
+            Judged::Partial => ("partial", None),
+            Judged::Failed(reason) => ("failed", Some(reason)),
             Judged::Lost(reason) => ("lost", Some(reason.as_str())),
         }
     }
 }
 
-/// Writes `ops.parquet`: every operation of the record, and what the judge made of it (`judged`, in the same order).
+/// How far a message came. Times in microseconds since the run's start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// To how many nodes it was to come: those that it was sent to and that certainly were members all the time.
+    pub expected: u32,
+    /// To how many of these it came.
+    pub reached: u32,
+    /// How often it came to a life of a node that had it already.
+    pub duplicates: u32,
+    /// When it came to the last of those that it was to come to.
+    pub last_us: u64,
+}
+
+/// How far each message came, by the number of its operation.
+pub type Reaches = BTreeMap<u64, Reach>;
+
+/// Writes `ops.parquet`: every operation of the record, what the judge made of it (`judged`, in the same order), and how far it
+/// came.
 ///
 /// # Errors
 /// Where the file cannot be written.
@@ -116,31 +174,48 @@ pub fn write_operations(
     directory: &RunDirectory,
     record: &RunRecord,
     judged: &[Judged],
+    reaches: &Reaches,
 ) -> Result<(), RecordError> {
     let mut table = Table::create(directory.operations(), COLUMNS)?;
     for (operation, judged) in record.operations.iter().zip(judged) {
         let (outcome, reason) = judged.as_str();
         let maybe = |value: Option<u64>| value.map_or(Cell::Nothing, Cell::Number);
-        let (issued_us, ended_us, responsible, hops) = match operation.end {
-            OperationEnd::Found { issued_us, ended_us, responsible, hops } => {
-                (Some(issued_us), Some(ended_us), Some(responsible.0), Some(u64::from(hops)))
-            }
-            OperationEnd::Failed { issued_us, ended_us, .. } => (Some(issued_us), Some(ended_us), None, None),
-            OperationEnd::Lost(_) => (None, None, None, None),
+        let times_us = operation.end.times_us();
+        let done = match operation.end {
+            OperationEnd::Done { result, .. } => Some(result),
+            OperationEnd::Failed { .. } | OperationEnd::Lost(_) => None,
+        };
+        let (responsible, hops) = match done {
+            Some(Done::Found(responsible, hops)) => (Some(responsible.0), Some(u64::from(hops))),
+            _ => (None, None),
+        };
+        let put = match done {
+            Some(Done::Read(Some((put, _)))) => put,
+            _ => None,
+        };
+        let reach = reaches.get(&operation.number);
+        let ended_us = match reach {
+            Some(reach) if reach.reached > 0 => Some(reach.last_us),
+            _ => times_us.map(|(_, ended_us)| ended_us),
         };
         table.row(&[
             Cell::Number(operation.number),
+            Cell::Text(operation.kind.as_str()),
             Cell::Number(u64::from(operation.node)),
             Cell::Text(record.host_name_of(operation.node)),
-            Cell::Number(operation.key.0),
+            maybe(operation.key.map(|key| key.0)),
             Cell::Number(operation.intended_us),
-            maybe(issued_us),
+            maybe(times_us.map(|(issued_us, _)| issued_us)),
             maybe(ended_us),
             Cell::Text(outcome),
             reason.map_or(Cell::Nothing, Cell::Text),
             maybe(responsible),
             maybe(hops),
             maybe(ended_us.map(|ended_us| ended_us.saturating_sub(operation.intended_us))),
+            maybe(put),
+            maybe(reach.map(|reach| u64::from(reach.expected))),
+            maybe(reach.map(|reach| u64::from(reach.reached))),
+            maybe(reach.map(|reach| u64::from(reach.duplicates))),
         ])?;
     }
     table.finish()
@@ -148,9 +223,10 @@ pub fn write_operations(
 
 const COLUMNS: &[Column] = &[
     ("id", Kind::Number),
+    ("kind", Kind::Text),
     ("node", Kind::Number),
     ("host", Kind::Text),
-    ("key", Kind::Number),
+    ("key", Kind::MaybeNumber),
     ("intended_us", Kind::Number),
     ("issued_us", Kind::MaybeNumber),
     ("ended_us", Kind::MaybeNumber),
@@ -159,6 +235,10 @@ const COLUMNS: &[Column] = &[
     ("responsible", Kind::MaybeNumber),
     ("hops", Kind::MaybeNumber),
     ("latency_us", Kind::MaybeNumber),
+    ("put", Kind::MaybeNumber),
+    ("expected", Kind::MaybeNumber),
+    ("reached", Kind::MaybeNumber),
+    ("duplicates", Kind::MaybeNumber),
 ];
 
 /// All operations of a run while it goes on, in the order of their numbers.
@@ -168,19 +248,22 @@ pub(super) struct Operations {
 }
 
 impl Operations {
-    /// All look-ups of `schedule`.
+    /// All operations of `schedule`.
     pub(super) fn new(schedule: &Schedule) -> Operations {
-        let end = OperationEnd::Lost(LostReason::NoReport);
-        let mut operations: Vec<Operation> = (schedule.actions.iter())
-            .filter_map(|action| match action.kind {
-                ActionKind::Lookup { operation: number, key } => {
-                    Some(Operation { number, node: action.node, key, intended_us: action.at_us, end })
-                }
-                _ => None,
-            })
-            .collect();
+        let mut operations: Vec<Operation> = schedule.actions.iter().filter_map(planned).collect();
         operations.sort_by_key(|operation| operation.number);
         Operations { operations }
+    }
+
+    /// What an operation is, if there is one with this number.
+    pub(super) fn find(&self, number: u64) -> Option<&Operation> {
+        let at = self.operations.binary_search_by_key(&number, |operation| operation.number).ok()?;
+        self.operations.get(at)
+    }
+
+    /// Whether some of them are no look-ups.
+    pub(super) fn are_mixed(&self) -> bool {
+        self.operations.iter().any(|operation| operation.kind != OperationKind::Lookup)
     }
 
     /// When each was meant to be issued, in no particular order.
@@ -196,12 +279,22 @@ impl Operations {
         run_us: impl Fn(u64) -> u64,
     ) -> Result<&Operation, String> {
         let (issued_us, ended_us) = (run_us(report.issued_us), run_us(report.ended_us));
+        let done = |result| OperationEnd::Done { issued_us, ended_us, result };
+        let failed = |reason| OperationEnd::Failed { issued_us, ended_us, reason };
         let end = match report.outcome {
-            Outcome::Found { responsible, hops } => {
-                OperationEnd::Found { issued_us, ended_us, responsible, hops }
-            }
-            Outcome::Failed(reason) => OperationEnd::Failed { issued_us, ended_us, reason },
+            Outcome::Found { responsible, hops } => done(Done::Found(responsible, hops)),
+            Outcome::Written { version } => done(Done::Written(version)),
+            Outcome::Read { value } => done(Done::Read(value)),
+            Outcome::Sent => done(Done::Sent),
+            Outcome::Failed(reason) => failed(reason.as_str()),
+            Outcome::Refused(reason) => failed(reason.as_str()),
         };
+        if let (OperationEnd::Done { result, .. }, Some(operation)) = (&end, self.find(report.operation))
+            && !result.fits(operation.kind)
+        {
+            let (number, kind) = (report.operation, operation.kind.as_str());
+            return Err(format!("operation {number} is a {kind}, and cannot end as {:?}", report.outcome));
+        }
         self.end(Some(node), report.operation, end)
     }
 
@@ -235,4 +328,36 @@ impl Operations {
         operation.end = end;
         Ok(operation)
     }
+}
+
+impl Done {
+    fn fits(self, kind: OperationKind) -> bool {
+        match self {
+            Done::Found(..) => kind == OperationKind::Lookup,
+            Done::Written(_) => kind == OperationKind::Put,
+            Done::Read(_) => kind == OperationKind::Get,
+            Done::Sent => kind.is_message(),
+        }
+    }
+}
+
+/// An action as an operation that nobody has said the end of, if it is one.
+fn planned(action: &Action) -> Option<Operation> {
+    let key = match &action.kind {
+        ActionKind::Lookup { key, .. } => Some(*key),
+        ActionKind::Errand { what, .. } => match what {
+            Errand::Put { key, .. } | Errand::Get { key } => Some(*key),
+            Errand::Send { to, .. } | Errand::SendReliable { to, .. } => Some(*to),
+            Errand::Broadcast { .. } | Errand::Multicast { .. } => None,
+        },
+        _ => None,
+    };
+    Some(Operation {
+        number: action.kind.operation()?,
+        kind: OperationKind::of(&action.kind)?,
+        node: action.node,
+        key,
+        intended_us: action.at_us,
+        end: OperationEnd::Lost(LostReason::NoReport),
+    })
 }

@@ -25,6 +25,8 @@ pub struct Progress {
     pub nodes_joining: u32,
     /// The operations so far.
     pub operations: OperationCounts,
+    /// Whether some of them are no look-ups.
+    pub mixed: bool,
     /// Operations that ended, a second, of late.
     pub operations_per_second: f64,
     /// The median latency of late, from the intended time; `None` where nothing was answered.
@@ -56,6 +58,7 @@ pub(super) struct OperationMeter {
     /// When each operation is meant to be issued, sorted.
     intended_us: Vec<u64>,
     counts: OperationCounts,
+    mixed: bool,
     /// The last seconds, the oldest first.
     window: VecDeque<Second>,
 }
@@ -68,17 +71,18 @@ struct Second {
 }
 
 impl OperationMeter {
-    pub(super) fn new(intended_us: impl Iterator<Item = u64>) -> OperationMeter {
+    /// `mixed`: some of them are no look-ups.
+    pub(super) fn new(intended_us: impl Iterator<Item = u64>, mixed: bool) -> OperationMeter {
         let mut intended_us: Vec<u64> = intended_us.collect();
         intended_us.sort_unstable();
-        OperationMeter { intended_us, counts: OperationCounts::default(), window: VecDeque::new() }
+        OperationMeter { intended_us, counts: OperationCounts::default(), mixed, window: VecDeque::new() }
     }
 
     /// Counts an operation that has ended.
     pub(super) fn ended(&mut self, operation: &Operation) {
         self.counts.ended += 1;
         match operation.end {
-            OperationEnd::Found { ended_us, .. } => {
+            OperationEnd::Done { ended_us, .. } => {
                 self.counts.succeeded += 1;
                 if let Some(second) = self.second_of(ended_us) {
                     second.ended += 1;
@@ -100,6 +104,7 @@ impl OperationMeter {
     pub(super) fn fill(&self, progress: &mut Progress) {
         let now_us = progress.now_us;
         let issued = self.intended_us.partition_point(|intended_us| *intended_us <= now_us) as u64;
+        progress.mixed = self.mixed;
         progress.operations = OperationCounts { issued: issued.max(self.counts.ended), ..self.counts };
         let first = (now_us / 1_000_000 + 1).saturating_sub(WINDOW_SECONDS);
         let recent = || self.window.iter().filter(|second| second.second >= first);
@@ -135,17 +140,19 @@ impl OperationMeter {
 
 #[cfg(test)]
 mod tests {
+    use super::super::operations::Done;
     use super::*;
+    use crate::plan::workload::OperationKind;
     use p2ps::id::Id;
 
     fn found(intended_us: u64, ended_us: u64) -> Operation {
-        let end = OperationEnd::Found { issued_us: intended_us, ended_us, responsible: Id(1), hops: 1 };
-        Operation { number: 0, node: 0, key: Id(0), intended_us, end }
+        let end = OperationEnd::Done { issued_us: intended_us, ended_us, result: Done::Found(Id(1), 1) };
+        Operation { number: 0, kind: OperationKind::Lookup, node: 0, key: Some(Id(0)), intended_us, end }
     }
 
     #[test]
     fn rate_and_latency_are_those_of_the_last_seconds() {
-        let mut meter = OperationMeter::new((0..20).map(|second| second * 1_000_000));
+        let mut meter = OperationMeter::new((0..20).map(|second| second * 1_000_000), false);
         for second in 0..10 {
             meter.ended(&found(second * 1_000_000, second * 1_000_000 + (second + 1) * 1000));
         }
@@ -166,7 +173,7 @@ mod tests {
 
     #[test]
     fn ends_that_come_late_or_from_far_ahead_do_not_grow_the_window() {
-        let mut meter = OperationMeter::new(std::iter::empty());
+        let mut meter = OperationMeter::new(std::iter::empty(), false);
         for second in [5, 1, 9, 7, u64::MAX / 1_000_000, 3, 8, 2] {
             meter.ended(&found(0, second * 1_000_000));
             assert!(meter.window.len() as u64 <= WINDOW_SECONDS);

@@ -12,6 +12,7 @@ use crate::schedule::{HostIndex, Phase, Schedule};
 
 use super::RecordError;
 use super::actions::{Actions, Deed, DoneAction};
+use super::deliveries::{Deliveries, DeliveryReport, UndeliveredReport};
 use super::directory::RunDirectory;
 use super::histograms::HistogramLog;
 use super::lives::{Life, LifeEnd, Lives};
@@ -43,6 +44,7 @@ pub struct Recorder {
     histograms: HistogramLog,
     lives: Lives,
     operations: Operations,
+    deliveries: Deliveries,
     meter: OperationMeter,
     pauses: Vec<Pause>,
     /// The pause of each node that is stopped, by its place in `pauses`.
@@ -86,8 +88,9 @@ impl Recorder {
             samples: Samples::create(directory, nodes)?,
             histograms: HistogramLog::create(directory.histograms(), plan)?,
             lives: Lives::new(nodes, nodes + actions.spawns()),
-            meter: OperationMeter::new(operations.intended_us()),
+            meter: OperationMeter::new(operations.intended_us(), operations.are_mixed()),
             operations,
+            deliveries: Deliveries::default(),
             pauses: Vec::new(),
             paused: HashMap::new(),
             ring: Vec::new(),
@@ -247,6 +250,7 @@ impl Recorder {
             lives,
             pauses: self.pauses,
             operations,
+            deliveries: self.deliveries,
             ring: self.ring,
             ring_complete: self.ring_complete,
             action_errors_us: self.actions.errors_us,
@@ -327,13 +331,8 @@ impl Recorder {
     ) -> Result<(), RecordError> {
         let host_name = host_name(&self.hosts, host);
         match report {
-            Report::Operation(operation) => {
-                let ended_us = run_us(operation.ended_us);
-                self.lives.speaking(node, ended_us);
-                let ended =
-                    self.operations.report(node, operation, run_us).map(|ended| self.meter.ended(ended));
-                self.heard(ended_us);
-                ended.or_else(|error| self.problem(host, &error))
+            Report::Operation(_) | Report::Delivered { .. } | Report::Undelivered { .. } => {
+                self.answered(host, node, report, run_us)
             }
             Report::Ring { at_us, predecessor, successor } => {
                 let (at_us, predecessor, successor) = (run_us(*at_us), *predecessor, *successor);
@@ -385,6 +384,45 @@ impl Recorder {
             }
             // The agent gathers them into one notice of all nodes; a node's own has no time.
             Report::Sample(_) => Ok(()),
+        }
+    }
+
+    /// What became of an operation, or of its messages.
+    fn answered(
+        &mut self,
+        host: HostIndex,
+        node: NodeIndex,
+        report: &Report,
+        run_us: impl Fn(u64) -> u64,
+    ) -> Result<(), RecordError> {
+        match report {
+            Report::Operation(operation) => {
+                let ended_us = run_us(operation.ended_us);
+                self.lives.speaking(node, ended_us);
+                let ended =
+                    self.operations.report(node, operation, run_us).map(|ended| self.meter.ended(ended));
+                self.heard(ended_us);
+                ended.or_else(|error| self.problem(host, &error))
+            }
+            Report::Delivered { operation, at_us } => {
+                let at_us = run_us(*at_us);
+                self.lives.speaking(node, at_us);
+                self.heard(at_us);
+                match self.operations.find(*operation) {
+                    Some(sent) if sent.kind.is_message() => {
+                        self.deliveries.add(DeliveryReport { operation: *operation, node, at_us });
+                        Ok(())
+                    }
+                    _ => self.problem(host, &format!("operation {operation} has sent no message")),
+                }
+            }
+            Report::Undelivered { destination, at_us, reason } => {
+                let (destination, at_us, reason) = (*destination, run_us(*at_us), reason.as_str());
+                self.deliveries.add_undelivered(UndeliveredReport { node, destination, at_us, reason });
+                self.heard(at_us);
+                Ok(())
+            }
+            _ => Ok(()),
         }
     }
 

@@ -8,6 +8,7 @@ use p2ps::metrics::Snapshot;
 
 use crate::schedule::HostIndex;
 
+use super::deliveries::Deliveries;
 use super::lives::Life;
 use super::operations::Operation;
 use super::samples::Totals;
@@ -95,13 +96,15 @@ pub struct RunRecord {
     pub lives: Vec<Life>,
     /// When nodes were stopped, in the order in which that was heard of.
     pub pauses: Vec<Pause>,
-    /// All look-ups, by their number.
+    /// All operations, by their number.
     pub operations: Vec<Operation>,
+    /// What came of their messages.
+    pub deliveries: Deliveries,
     /// Changes of neighbours, in the order in which they were heard of.
     pub ring: Vec<RingReport>,
     /// Whether `ring` has all of them ([`RING_REPORTS_MAX`](super::RING_REPORTS_MAX)).
     pub ring_complete: bool,
-    /// How late (or early) each action other than a look-up was, in microseconds.
+    /// How late (or early) each action other than an operation was, in microseconds.
     pub action_errors_us: Vec<u64>,
     /// Actions that could not be done.
     pub failed_actions: u64,

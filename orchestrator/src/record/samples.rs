@@ -19,6 +19,10 @@ pub struct Totals {
     pub traffic: [Traffic; 3],
     /// A link's send-to-acknowledgement time, in microseconds.
     pub hop_latency_us: MergedHistogram,
+    /// Messages sent to a next hop for broadcasts.
+    pub broadcast_messages: u64,
+    /// Messages sent to a next hop for multicasts.
+    pub multicast_messages: u64,
     /// Nodes of which there is a sample of their latest life.
     pub sampled_nodes: u64,
     /// The distinct nodes in their finger tables then, added up.
@@ -40,6 +44,8 @@ impl Totals {
             *total = added_up(total, added);
         }
         self.hop_latency_us.merge(&added.hop_latency_us);
+        self.broadcast_messages = self.broadcast_messages.saturating_add(added.broadcast_messages);
+        self.multicast_messages = self.multicast_messages.saturating_add(added.multicast_messages);
     }
 }
 
@@ -145,12 +151,16 @@ const COLUMNS: &[Column] = &[
     ("joins", Kind::Number),
     ("suspicions", Kind::Number),
     ("delivered", Kind::Number),
+    ("broadcast_messages", Kind::Number),
+    ("multicast_messages", Kind::Number),
+    ("items", Kind::Number),
+    ("item_bytes", Kind::Number),
     ("lookups_succeeded", Kind::Number),
     ("lookups_failed", Kind::Number),
 ];
 
 /// The values of [`COLUMNS`] from the fifth on.
-fn counters(snapshot: &Snapshot) -> [u64; 27] {
+fn counters(snapshot: &Snapshot) -> [u64; 31] {
     let [data, control, ack] =
         snapshot.traffic.map(|t| [t.sent, t.received, t.forwarded, t.sent_bytes, t.received_bytes]);
     let others = [
@@ -164,10 +174,14 @@ fn counters(snapshot: &Snapshot) -> [u64; 27] {
         snapshot.joins,
         snapshot.suspicions,
         snapshot.delivered,
+        snapshot.broadcast_messages,
+        snapshot.multicast_messages,
+        snapshot.items,
+        snapshot.item_bytes,
         snapshot.lookups_succeeded,
         snapshot.lookups_failed.iter().map(|(_, count)| *count).fold(0, u64::saturating_add),
     ];
-    let mut all = [0; 27];
+    let mut all = [0; 31];
     let values = data.into_iter().chain(control).chain(ack).chain(others);
     all.iter_mut().zip(values).for_each(|(slot, value)| *slot = value);
     all
@@ -189,6 +203,8 @@ fn since(now: &Snapshot, earlier: &Snapshot) -> Option<Snapshot> {
     }
     now.successor_changes.checked_sub(earlier.successor_changes)?;
     now.lookups_succeeded.checked_sub(earlier.lookups_succeeded)?;
+    added.broadcast_messages = now.broadcast_messages.checked_sub(earlier.broadcast_messages)?;
+    added.multicast_messages = now.multicast_messages.checked_sub(earlier.multicast_messages)?;
     added.hop_latency_us = added_since(&now.hop_latency_us, &earlier.hop_latency_us)?;
     added.lookup_latency_us = added_since(&now.lookup_latency_us, &earlier.lookup_latency_us)?;
     added.lookup_hops = added_since(&now.lookup_hops, &earlier.lookup_hops)?;

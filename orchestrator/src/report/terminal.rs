@@ -3,6 +3,8 @@
 use std::fmt::Write;
 
 use crate::check::{ExpectationVerdict, Verdict};
+use crate::plan::workload::OperationKind;
+use crate::plan::{FIGURES, FigureUnit};
 use crate::record::RunRecord;
 
 /// The summary of a run, as lines of text; with colours (ANSI) if `colour`.
@@ -18,7 +20,7 @@ pub fn terminal(verdict: &Verdict, record: &RunRecord, colour: bool) -> String {
     text
 }
 
-/// The figures: a line's title, and what is on it (title and figure).
+/// The figures of every run: a line's title, and what is on it (title and figure).
 const LINES: &[(&str, &[(&str, &str)])] = &[
     ("nodes", &[("alive", "nodes.alive")]),
     (
@@ -80,17 +82,31 @@ fn head(verdict: &Verdict, record: &RunRecord, paint: &Paint) -> String {
         0 => String::new(),
         lost => format!(" ({lost} lost)"),
     };
-    let length = quantity(verdict.duration, Unit::Seconds);
+    let length = quantity(verdict.duration, FigureUnit::Seconds);
     let (nodes, hosts) = (counted(nodes as u64, "node"), counted(u64::from(hosts), "host"));
     format!("{}  seed {}, {nodes} on {hosts}{lost}, {length}\n\n", paint.strong(&verdict.plan), verdict.seed)
 }
 
+/// A line of figures: its title, and what is on it (title and figure).
+type Line = (&'static str, Vec<(&'static str, &'static str)>);
+
 fn figures(text: &mut String, verdict: &Verdict, paint: &Paint) {
-    let width = LINES.iter().map(|(title, _)| title.len()).max().unwrap_or(0);
-    for (title, entries) in LINES {
+    let is_measured =
+        |(_, entries): &Line| entries.iter().any(|(_, name)| verdict.figures.contains_key(*name));
+    let others: Vec<Line> = other_lines().filter(is_measured).collect();
+    let lines = LINES.iter().map(|(title, entries)| (*title, entries.to_vec()));
+    // Behind those of the look-ups, which are left out where there are only others.
+    let (lookups, rest): (Vec<Line>, Vec<Line>) =
+        lines.partition(|(_, entries)| entries.iter().any(|(_, name)| is_early(name)));
+    let lookups =
+        lookups.into_iter().filter(|line| others.is_empty() || is_measured(line)).collect::<Vec<_>>();
+    let lines: Vec<Line> = lookups.into_iter().chain(others).chain(rest).collect();
+    let width = lines.iter().map(|(title, _)| title.len()).max().unwrap_or(0);
+    for (title, entries) in lines {
         let entry = |(title, name): &(&str, &str)| {
             let figure = verdict.figures.get(*name);
-            let value = figure.map_or_else(|| ABSENT.to_owned(), |value| quantity(*value, Unit::of(name)));
+            let value =
+                figure.map_or_else(|| ABSENT.to_owned(), |value| quantity(*value, FigureUnit::of(name)));
             format!("{} {value}", paint.faint(title))
         };
         let entries: Vec<String> = entries.iter().map(entry).collect();
@@ -99,13 +115,37 @@ fn figures(text: &mut String, verdict: &Verdict, paint: &Paint) {
     text.push('\n');
 }
 
+/// Whether a figure stands before those of other operations.
+fn is_early(name: &str) -> bool {
+    name == "nodes.alive" || OperationKind::of_figure(name) == Some(OperationKind::Lookup)
+}
+
+/// The figures of operations that are no look-ups, two lines for each kind; what a figure is called there is the end of its name.
+fn other_lines() -> impl Iterator<Item = Line> {
+    const LATENCY: &str = "latency.";
+    let kinds = OperationKind::ALL.into_iter().filter(|kind| *kind != OperationKind::Lookup);
+    kinds.flat_map(|kind| {
+        let own = FIGURES.iter().filter(move |name| OperationKind::of_figure(name) == Some(kind));
+        let named = own.map(move |name| (&name[kind.as_str().len() + 1..], *name));
+        let (latency, others): (Vec<_>, Vec<_>) = named.partition(|(title, _)| title.starts_with(LATENCY));
+        let latency = latency.into_iter().map(|(title, name)| (&title[LATENCY.len()..], name)).collect();
+        [(kind.as_str(), others), ("  latency", latency)]
+    })
+}
+
 fn unsuccessful(text: &mut String, verdict: &Verdict) {
-    if verdict.unsuccessful.is_empty() {
-        return;
+    let is_other = |reason: &str| OperationKind::of_figure(reason).is_some();
+    let told = |others: bool| {
+        let these = verdict.unsuccessful.iter().filter(|(reason, _)| is_other(reason) == others);
+        these.map(|(reason, count)| format!("{count} {reason}")).collect::<Vec<_>>().join(", ")
+    };
+    for (title, reasons) in
+        [("Look-ups without a right answer", told(false)), ("Other operations without success", told(true))]
+    {
+        if !reasons.is_empty() {
+            let _ = writeln!(text, "  {title}: {reasons}\n");
+        }
     }
-    let reasons: Vec<String> =
-        verdict.unsuccessful.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
-    let _ = writeln!(text, "  Look-ups without a right answer: {}\n", reasons.join(", "));
 }
 
 fn problems(text: &mut String, verdict: &Verdict, paint: &Paint) {
@@ -132,7 +172,7 @@ fn expectations(text: &mut String, verdict: &Verdict, paint: &Paint) {
     let width = verdict.expectations.iter().map(width).max().unwrap_or(0);
     for line in &verdict.expectations {
         let name = line.text.split(|c: char| c != '.' && c != '_' && !c.is_alphanumeric()).next();
-        let unit = Unit::of(name.unwrap_or_default());
+        let unit = FigureUnit::of(name.unwrap_or_default());
         let note = || line.note.clone().unwrap_or_else(|| ABSENT.to_owned());
         let value = line.value.map_or_else(note, |value| quantity(value, unit));
         let mark = paint.verdict(line.held, if line.held { "held  " } else { "failed" });
@@ -162,39 +202,18 @@ fn counted(count: u64, what: &str) -> String {
     }
 }
 
-/// What a figure is counted in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Unit {
-    Share,
-    Seconds,
-    Number,
-}
-
-impl Unit {
-    fn of(name: &str) -> Unit {
-        let is = |part| name.split('.').any(|piece| piece == part);
-        if is("success") {
-            Unit::Share
-        } else if is("latency") || is("error") || is("converged") {
-            Unit::Seconds
-        } else {
-            Unit::Number
-        }
-    }
-}
-
 /// A figure for people: 99.97 %, 1.10 ms, 3.1.
-fn quantity(value: f64, unit: Unit) -> String {
+fn quantity(value: f64, unit: FigureUnit) -> String {
     match unit {
         // All but one of a million is not all: only what is whole is written as whole.
-        Unit::Share if value == 1.0 => "100 %".to_owned(),
-        Unit::Share => format!("{:.3} %", (value * 1e5).floor() / 1e3),
-        Unit::Number if value.fract() == 0.0 => format!("{value:.0}"),
-        Unit::Number => three_digits(value),
-        Unit::Seconds if value == 0.0 => "0 s".to_owned(),
-        Unit::Seconds if value.abs() < 0.000_999_5 => format!("{} µs", three_digits(value * 1e6)),
-        Unit::Seconds if value.abs() < 0.999_5 => format!("{} ms", three_digits(value * 1e3)),
-        Unit::Seconds => format!("{} s", three_digits(value)),
+        FigureUnit::Share if value == 1.0 => "100 %".to_owned(),
+        FigureUnit::Share => format!("{:.3} %", (value * 1e5).floor() / 1e3),
+        FigureUnit::Number if value.fract() == 0.0 => format!("{value:.0}"),
+        FigureUnit::Number => three_digits(value),
+        FigureUnit::Seconds if value == 0.0 => "0 s".to_owned(),
+        FigureUnit::Seconds if value.abs() < 0.000_999_5 => format!("{} µs", three_digits(value * 1e6)),
+        FigureUnit::Seconds if value.abs() < 0.999_5 => format!("{} ms", three_digits(value * 1e3)),
+        FigureUnit::Seconds => format!("{} s", three_digits(value)),
     }
 }
 
@@ -240,12 +259,15 @@ impl Paint {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::FIGURES;
 
     #[test]
     fn every_figure_has_its_place() {
-        let shown: Vec<&str> =
-            LINES.iter().flat_map(|(_, entries)| entries.iter().map(|(_, name)| *name)).collect();
+        let shown: Vec<&str> = LINES
+            .iter()
+            .map(|(title, entries)| (*title, entries.to_vec()))
+            .chain(other_lines())
+            .flat_map(|(_, entries)| entries.into_iter().map(|(_, name)| name))
+            .collect();
         for name in FIGURES {
             assert!(shown.contains(name), "{name}");
         }
@@ -257,13 +279,13 @@ mod tests {
         let seconds =
             [(0.0, "0 s"), (0.000_3, "300 µs"), (0.001_1, "1.10 ms"), (0.9999, "1.00 s"), (75.25, "75.2 s")];
         for (value, text) in seconds {
-            assert_eq!(quantity(value, Unit::Seconds), text);
+            assert_eq!(quantity(value, FigureUnit::Seconds), text);
         }
         for (value, text) in [(1.0, "100 %"), (0.999_999_9, "99.999 %"), (0.5, "50.000 %")] {
-            assert_eq!(quantity(value, Unit::Share), text);
+            assert_eq!(quantity(value, FigureUnit::Share), text);
         }
         for (value, text) in [(12_000.0, "12000"), (2.4167, "2.42"), (1234.5, "1234")] {
-            assert_eq!(quantity(value, Unit::Number), text);
+            assert_eq!(quantity(value, FigureUnit::Number), text);
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use p2ps::access_point::AccessPoint;
 use p2ps::agent::lines::LineBuffer;
-use p2ps::agent::protocol::{Action, LIST_MAX, NOTICE_BYTES_MAX, NodeIndex, Notice, Request};
+use p2ps::agent::protocol::{Action, ActionKind, LIST_MAX, NOTICE_BYTES_MAX, NodeIndex, Notice, Request};
 use p2ps::id::Id;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc::error::TrySendError;
@@ -243,20 +243,39 @@ fn group_lines(schedule: &Schedule) -> Vec<Request> {
 async fn write_slice(input: &mut Input, schedule: &Schedule, host: HostIndex) -> std::io::Result<()> {
     let is_here =
         |action: &&Action| schedule.nodes.get(action.node as usize).is_some_and(|node| node.host == host);
-    let mut here = schedule.actions.iter().filter(is_here).cloned();
-    loop {
-        let actions: Vec<Action> = here.by_ref().take(LIST_MAX).collect();
-        if actions.is_empty() {
-            return Ok(());
-        }
+    for actions in in_lines(schedule.actions.iter().filter(is_here)) {
         write_line(input, &Request::Schedule { actions }).await?;
     }
+    Ok(())
+}
+
+/// The most ids that the actions of one line name: with them it is far below the longest line.
+const LINE_IDS_MAX: usize = 16_384;
+
+/// Actions in lists that a line takes.
+fn in_lines<'a>(actions: impl Iterator<Item = &'a Action>) -> impl Iterator<Item = Vec<Action>> {
+    let mut actions = actions.peekable();
+    std::iter::from_fn(move || {
+        let (mut list, mut ids) = (Vec::new(), 0);
+        while let Some(action) = actions.next_if(|next| {
+            ids += match &next.kind {
+                ActionKind::Errand { what, .. } => what.receivers(),
+                _ => 0,
+            };
+            list.is_empty() || (list.len() < LIST_MAX && ids <= LINE_IDS_MAX)
+        }) {
+            list.push(action.clone());
+        }
+        (!list.is_empty()).then_some(list)
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::run::machine::tests::schedule;
+    use p2ps::control::Errand;
+    use p2ps::control::errand::RECEIVERS_MAX;
 
     fn read_back(lines: Vec<Request>) -> Vec<Vec<Id>> {
         let mut read: Vec<Vec<Id>> = Vec::new();
@@ -274,6 +293,24 @@ mod tests {
             }
         }
         read
+    }
+
+    #[test]
+    fn actions_that_name_many_nodes_go_in_more_lines() {
+        let to = vec![Id(u64::MAX); RECEIVERS_MAX];
+        let kind = ActionKind::Errand { operation: 0, what: Errand::Multicast { to, bytes: 100 } };
+        let multicast = |index| Action { index, at_us: u64::MAX, node: 0, kind: kind.clone() };
+        let multicasts: Vec<Action> = (0..100).map(multicast).collect();
+        let kills = 100..100 + 2 * LIST_MAX as u64;
+        let kills = kills.map(|index| Action { index, at_us: u64::MAX, node: 0, kind: ActionKind::Kill });
+        let all: Vec<Action> = multicasts.into_iter().chain(kills).collect();
+        let lines: Vec<Vec<Action>> = in_lines(all.iter()).collect();
+        for actions in &lines {
+            let line = serde_json::to_vec(&Request::Schedule { actions: actions.clone() }).unwrap();
+            assert!(actions.len() <= LIST_MAX && line.len() < NOTICE_BYTES_MAX, "{}", line.len());
+        }
+        assert!(lines.len() < 12, "{}", lines.len());
+        assert_eq!(lines.concat(), all);
     }
 
     #[test]

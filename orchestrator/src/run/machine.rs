@@ -41,8 +41,8 @@ const SILENCE_LEASES_MAX: u64 = 4;
 /// How far ahead the common start lies, in microseconds: time for it to reach every host.
 const START_MARGIN_US: RangeInclusive<u64> = 100_000..=10_000_000;
 
-/// How long the last operations may take to end, in microseconds.
-const DRAIN_WAIT_US: u64 = 12_000_000;
+/// How long the last operations may take to end, in microseconds: a little longer than a node tries any of them.
+const DRAIN_WAIT_US: u64 = 22_000_000;
 
 /// How long they may take after an interrupt, in microseconds.
 const INTERRUPTED_DRAIN_WAIT_US: u64 = 3_000_000;

@@ -1,6 +1,6 @@
 //! Which operations may still end: what the end of a run waits for.
 
-use p2ps::agent::protocol::{ActionKind, NodeIndex, Notice};
+use p2ps::agent::protocol::{NodeIndex, Notice};
 use p2ps::control::Report;
 
 use crate::schedule::{HostIndex, Schedule};
@@ -34,7 +34,7 @@ impl Outstanding {
         let closed = Operation { open: false, node: 0, at_us: u64::MAX };
         let mut operations = vec![closed; usize::try_from(schedule.operations).unwrap_or(0)];
         for action in &schedule.actions {
-            if let ActionKind::Lookup { operation, .. } = action.kind
+            if let Some(operation) = action.kind.operation()
                 && let Some(entry) = usize::try_from(operation).ok().and_then(|at| operations.get_mut(at))
             {
                 *entry = Operation { open: true, node: action.node, at_us: action.at_us };

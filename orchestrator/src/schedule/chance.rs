@@ -26,6 +26,14 @@ pub(crate) enum Stream {
     Issuers(u64),
     /// Which keys they are about.
     Keys(u64),
+    /// What each of them is, where a workload mixes several.
+    Mix(u64),
+    /// Whom they go to.
+    Receivers(u64),
+    /// Which pairs of nodes speak with each other.
+    Pairs(u64),
+    /// The keys that there are, where they are not all ids.
+    Population,
 }
 
 /// A stream of random numbers.
@@ -43,12 +51,16 @@ impl Chance {
             Stream::Vias => 3,
             Stream::Targets => 4,
             Stream::Groups => 5,
+            Stream::Population => 6,
             // Behind those of the workloads.
             Stream::Step(step) => 8192 + step,
             // Workloads are few (WORKLOADS_MAX); 16 streams are kept for each.
             Stream::Arrivals(workload) => 1024 + 16 * workload,
             Stream::Issuers(workload) => 1024 + 16 * workload + 1,
             Stream::Keys(workload) => 1024 + 16 * workload + 2,
+            Stream::Mix(workload) => 1024 + 16 * workload + 3,
+            Stream::Receivers(workload) => 1024 + 16 * workload + 4,
+            Stream::Pairs(workload) => 1024 + 16 * workload + 5,
         });
         Chance(generator)
     }

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, Read, Write};
 use p2ps::agent::protocol::{ACTIONS_MAX, Action};
 
 /// The longest line of a schedule that is read, in bytes.
-pub const LINE_BYTES_MAX: usize = 4096;
+pub const LINE_BYTES_MAX: usize = 32 << 10;
 
 /// Writes `actions`, one a line.
 ///

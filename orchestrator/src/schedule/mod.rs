@@ -6,6 +6,7 @@ mod chance;
 mod churn;
 mod faults;
 mod jsonl;
+mod keys;
 mod lengths;
 mod membership;
 mod sides;
@@ -17,7 +18,7 @@ use serde::Serialize;
 use self::cast::Cast;
 use self::chance::{Chance, Stream};
 use crate::plan::targets::FaultsWith;
-use crate::plan::{Plan, Step, StepEvent, Workload};
+use crate::plan::{Plan, Step, StepEvent};
 
 pub use self::cast::Hosts;
 pub use self::jsonl::{JsonlError, LINE_BYTES_MAX, read_jsonl, write_jsonl};
@@ -38,7 +39,7 @@ pub struct Schedule {
     pub phases: Vec<Phase>,
     /// Groups of nodes that its shaping actions speak of.
     pub groups: Vec<Vec<NodeIndex>>,
-    /// How many look-ups there are among the actions.
+    /// How many operations of workloads there are among the actions.
     pub operations: u64,
     /// When the run ends, in microseconds since its start.
     pub end_us: u64,
@@ -153,7 +154,7 @@ pub fn schedule(plan: &Plan, hosts: impl Into<Hosts>) -> Result<Schedule, Schedu
         slot: NodeSlot { node, id, seed: seeds.next_u64() },
         host: node % hosts.count(),
     });
-    let nodes = nodes.collect();
+    let nodes: Vec<PlacedNode> = nodes.collect();
 
     let end_us = micros(plan.duration);
     let mut faults = faults::draw(plan, &membership, &mut cast)?;
@@ -162,17 +163,16 @@ pub fn schedule(plan: &Plan, hosts: impl Into<Hosts>) -> Result<Schedule, Schedu
     phases.sort_by_key(|phase| phase.at_us);
     let mut actions = membership.actions;
     actions.retain(|action| action.at_us <= end_us);
-    let mut lookups = Vec::new();
-    for (Workload::Lookup { rate }, number) in plan.workload.iter().zip(0..) {
-        lookups.extend(workload::draw(plan, number, *rate, &actions, end_us));
-    }
+    let numbers = 0..plan.workload.len() as u64;
+    let asked: Vec<Action> =
+        numbers.flat_map(|number| workload::draw(plan, number, &nodes, &actions)).collect();
     actions.append(&mut faults.actions);
-    actions.extend(lookups);
+    actions.extend(asked);
     // Stable: at one moment nodes start and end first, in the timeline's order, and then their links change.
     actions.sort_by_key(|action| {
         let order = match action.kind {
             ActionKind::Shape { .. } => 1,
-            ActionKind::Lookup { .. } => 2,
+            ActionKind::Lookup { .. } | ActionKind::Errand { .. } => 2,
             _ => 0,
         };
         (action.at_us, order)
@@ -180,7 +180,7 @@ pub fn schedule(plan: &Plan, hosts: impl Into<Hosts>) -> Result<Schedule, Schedu
     let mut operations = 0;
     for (action, number) in actions.iter_mut().zip(0..) {
         action.index = number;
-        if let ActionKind::Lookup { operation, .. } = &mut action.kind {
+        if let Some(operation) = action.kind.operation_mut() {
             *operation = operations;
             operations += 1;
         }

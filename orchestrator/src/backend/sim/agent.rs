@@ -9,7 +9,8 @@ use p2ps::agent::protocol::{
 };
 use p2ps::com::shaping::LinkShape;
 use p2ps::config::NetConfig;
-use p2ps::control::{OperationReport, Outcome, Report};
+use p2ps::control::errand::operation_of;
+use p2ps::control::{Errand, OperationReport, Outcome, Report};
 use p2ps::id::Id;
 use p2ps::metrics::Snapshot;
 use p2ps::sim::{Happening, NodeNumber, Simulator, Totals, Trace, What};
@@ -40,6 +41,8 @@ pub struct VirtualAgent {
     leaving: HashMap<NodeIndex, u64>,
     /// What stands on each node's links.
     shapes: HashMap<NodeIndex, Vec<(Vec<Id>, LinkShape)>>,
+    /// When the errands were issued that have not ended.
+    issued_us: HashMap<u64, u64>,
     said: VecDeque<Notice>,
     stopped: bool,
 }
@@ -59,6 +62,7 @@ impl VirtualAgent {
             next_sample_us: u64::MAX,
             leaving: HashMap::new(),
             shapes: HashMap::new(),
+            issued_us: HashMap::new(),
             said: VecDeque::new(),
             stopped: false,
         }
@@ -220,6 +224,7 @@ impl VirtualAgent {
                 }
                 return self.pass_on();
             }
+            ActionKind::Errand { operation, what } => return self.errand(node, *operation, what, planned_us),
             ActionKind::Spawn { via } => return self.spawn(action, via, planned_us),
             ActionKind::Kill => return self.kill(action, planned_us),
             ActionKind::Leave => {
@@ -239,6 +244,23 @@ impl VirtualAgent {
             }
         };
         self.achieved(action.index, planned_us, (!done).then_some("the node is not running"));
+        self.pass_on();
+    }
+
+    /// Gives a node something to do for the workload. A managed node would hear of it and tell as much.
+    fn errand(&mut self, node: NodeNumber, operation: u64, errand: &Errand, planned_us: u64) {
+        let now_us = self.now_us();
+        let Some(simulator) = &mut self.simulator else { return };
+        if !simulator.command(node, errand.command(operation)) {
+            return self.said.push_back(Notice::NotIssued { operation, planned_us });
+        }
+        if errand.ends_at_once() {
+            let outcome = Outcome::Sent;
+            let report = OperationReport { operation, issued_us: now_us, ended_us: now_us, outcome };
+            self.said.push_back(Notice::Node { node: node.0, report: Report::Operation(report) });
+        } else {
+            self.issued_us.insert(operation, now_us);
+        }
         self.pass_on();
     }
 
@@ -343,12 +365,26 @@ impl VirtualAgent {
                     self.said.push_back(exited(node, at_us, "exit 3", false));
                     continue;
                 }
-                // A managed node has no application that messages would be for.
-                What::Delivered(_)
-                | What::Undelivered { .. }
-                | What::Sent { .. }
-                | What::Answered { .. }
-                | What::ItemsLeftBehind { .. } => continue,
+                What::Sent { operation, result } => ended(
+                    &mut self.issued_us,
+                    at_us,
+                    operation,
+                    result.map_or_else(Outcome::Failed, |()| Outcome::Sent),
+                ),
+                What::Answered { operation, result } => ended(
+                    &mut self.issued_us,
+                    at_us,
+                    operation,
+                    result.map_or_else(Outcome::from, Outcome::answered),
+                ),
+                What::Delivered(delivery) => match operation_of(&delivery.payload) {
+                    Some(operation) => Report::Delivered { operation, at_us },
+                    None => continue,
+                },
+                What::Undelivered { destination, reason } => {
+                    Report::Undelivered { destination, at_us, reason }
+                }
+                What::ItemsLeftBehind { .. } => continue,
             };
             self.said.push_back(Notice::Node { node, report });
         }
@@ -371,6 +407,12 @@ impl VirtualAgent {
         let at_us = self.now_us();
         self.said.push_back(exited(node, at_us, status, expected));
     }
+}
+
+/// The end of an errand.
+fn ended(issued_us: &mut HashMap<u64, u64>, at_us: u64, operation: u64, outcome: Outcome) -> Report {
+    let issued_us = issued_us.remove(&operation).unwrap_or(at_us);
+    Report::Operation(OperationReport { operation, issued_us, ended_us: at_us, outcome })
 }
 
 fn exited(node: NodeIndex, at_us: u64, status: &str, expected: bool) -> Notice {

@@ -13,7 +13,7 @@ use crate::plan::targets::{Links, Side};
 use crate::plan::units::{DURATION_MAX, duration_text};
 use crate::plan::{
     Claim, DURATION_TAIL, Expectation, GROUPS_AT_ONCE_MAX, LINK_FAULTS_MAX, NODES_MAX, OPERATIONS_MAX, Step,
-    StepEvent, Workload,
+    StepEvent,
 };
 
 impl Checker<'_> {
@@ -77,15 +77,16 @@ impl Checker<'_> {
         }
     }
 
+    /// `busy_until`: when all have joined, and all workloads that end have ended.
     pub(super) fn default_duration(
         &mut self,
-        join_end: Duration,
+        busy_until: Duration,
         steps: &[At<Step>],
         expect: &[At<Expectation>],
         nodes_at: ValueIndex,
     ) -> Option<Duration> {
         let ends = steps.iter().map(|At(step, _)| step.until().unwrap_or(step.at));
-        let last = ends.fold(join_end, Duration::max);
+        let last = ends.fold(busy_until, Duration::max);
         let converged = expect.iter().filter_map(|At(expectation, _)| converged_end(expectation)).max();
         let duration = (last + DURATION_TAIL).max(converged.unwrap_or_default());
         if duration > DURATION_MAX {
@@ -204,38 +205,6 @@ impl Checker<'_> {
                     "with the faults of links under way then there would be {groups} groups of nodes"
                 );
                 self.problem(Some(*index), message, Some(format!("at most {GROUPS_AT_ONCE_MAX} at once")));
-                return;
-            }
-        }
-    }
-
-    /// What is expected of look-ups can only be judged where there are some.
-    pub(super) fn measured(&mut self, workload: &[At<Workload>], expect: &[At<Expectation>]) {
-        if !workload.is_empty() {
-            return;
-        }
-        for At(expectation, index) in expect {
-            if let Claim::Figure { name, .. } = &expectation.claim
-                && name.starts_with("lookup.")
-            {
-                let message = format!("`{name}` will not be measured: the plan has no look-ups");
-                let hint = "add a workload such as `- lookup: {rate: 100/s}`";
-                self.problem(Some(*index), message, Some(hint.to_owned()));
-            }
-        }
-    }
-
-    pub(super) fn operations(&mut self, workload: &[At<Workload>], duration: Duration) {
-        let mut total = 0.0;
-        for At(Workload::Lookup { rate }, index) in workload {
-            total += rate * duration.as_secs_f64();
-            if total > OPERATIONS_MAX as f64 {
-                let message =
-                    format!("about {total:.0} look-ups in {} are too many", duration_text(duration));
-                let hint = format!(
-                    "a run has at most {OPERATIONS_MAX} operations: lower the rate or shorten the run"
-                );
-                self.problem(Some(*index), message, Some(hint));
                 return;
             }
         }
