@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use crate::access_point::AccessPoint;
 use crate::config::NetConfig;
+use crate::core::digest::Digest;
 use crate::core::geometry::Offsets;
 use crate::core::{Context, Core, Statistics};
 use crate::id::Id;
@@ -138,6 +139,12 @@ impl Peer {
         Peer { core: Core::new(net, me, offsets, seed), services: Services::default() }
     }
 
+    /// A node with a bug, on which the checkers are tested.
+    #[cfg(feature = "planted")]
+    pub fn plant(&mut self, bug: crate::core::planted::Bug) {
+        self.core.plant(bug);
+    }
+
     /// Takes in what happened at `now`, and appends what is to be done to `out`. `now` never goes back.
     pub fn handle(&mut self, now: Time, input: Input, out: &mut Outbox) {
         let core = &mut self.core;
@@ -182,6 +189,11 @@ impl Peer {
     /// Where it stands in its life.
     pub fn phase(&self) -> Phase {
         self.core.phase
+    }
+
+    /// Whether it holds a range of the ring: a member, or one that is leaving and has not handed over.
+    pub fn is_member(&self) -> bool {
+        self.core.is_member()
     }
 
     /// The node itself.
@@ -234,6 +246,28 @@ impl Peer {
     /// works too, but promises nothing.
     pub fn is_fault_tolerant(&self) -> bool {
         self.core.neighbours.successors().len() == self.core.net.successors()
+    }
+
+    /// Adds what the explorer compares: all that the node's further behaviour depends on, once it is [still](Peer::still).
+    pub(crate) fn digest(&self, digest: &mut Digest) {
+        self.core.digest(digest);
+        self.services.digest(self.core.me.id, digest);
+    }
+
+    /// What its next deadline is for, for people.
+    pub(crate) fn timers_due(&self) -> Vec<String> {
+        self.core.timers_due()
+    }
+
+    /// Whether its next deadline is for sending acknowledgements, and for nothing else.
+    pub(crate) fn is_ack_due(&self) -> bool {
+        self.core.is_ack_due()
+    }
+
+    /// Takes away what would make a node's behaviour depend on its whole past: jitter and estimated round trips are from now on
+    /// those of a node that has just started.
+    pub(crate) fn still(&mut self) {
+        self.core.still();
     }
 
     /// What it has counted.

@@ -16,8 +16,8 @@ const MESSAGES_REMEMBERED: usize = 1024;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Delivered {
     /// For each, how far after this node a broadcast has been passed on; 0 for others.
-    reached: BTreeMap<Identity, u64>,
-    order: VecDeque<Identity>,
+    pub(super) reached: BTreeMap<Identity, u64>,
+    pub(super) order: VecDeque<Identity>,
 }
 
 /// A message's source, its incarnation, and the number that it gave the message.

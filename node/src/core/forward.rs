@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::core::effect::{Observation, Output, Phase, Upcall};
+use crate::core::planted::Bug;
 use crate::core::route::{Decision, NextHop, Way};
 use crate::core::rtt::ACK_HELD_MAX;
 use crate::core::timers::Timer;
@@ -32,10 +33,10 @@ const DOUBLINGS_MAX: usize = 2;
 /// The messages that the next hop has not acknowledged, by hop number.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct PendingHops {
-    hops: BTreeMap<u64, PendingHop>,
-    payload_bytes: usize,
+    pub(super) hops: BTreeMap<u64, PendingHop>,
+    pub(super) payload_bytes: usize,
     /// Hops that were given up, to whom, and when they were sent: their acknowledgements may yet tell how slow the way is.
-    late: VecDeque<(u64, Id, Time)>,
+    pub(super) late: VecDeque<(u64, Id, Time)>,
 }
 
 impl PendingHops {
@@ -92,12 +93,12 @@ impl Passage {
 /// A message that the next hop has not acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct PendingHop {
-    passage: Passage,
-    next: NextHop,
-    sent_at: Time,
-    expires: Time,
+    pub(super) passage: Passage,
+    pub(super) next: NextHop,
+    pub(super) sent_at: Time,
+    pub(super) expires: Time,
     /// This node was late itself: it has waited longer already.
-    graced: bool,
+    pub(super) graced: bool,
 }
 
 /// Acknowledgements that wait for company on their way to one node: hop, when it came, what became of it.
@@ -112,6 +113,8 @@ impl Core {
             _ => Some(HopVerdict::NotMember),
         };
         let hop = route.hop;
+        let is_lost =
+            self.planted.has(Bug::BroadcastNotAcknowledged) && matches!(route.body, Body::Broadcast { .. });
         let verdict = match refusal {
             Some(verdict) => verdict,
             None => {
@@ -121,7 +124,9 @@ impl Core {
                 verdict
             }
         };
-        self.acknowledge(cx, from, hop, verdict);
+        if !is_lost {
+            self.acknowledge(cx, from, hop, verdict);
+        }
     }
 
     /// Whether the table entry that brought a message here was right: correction on use.
@@ -213,7 +218,8 @@ impl Core {
                 self.refuse(cx, &route, RouteError::NoSuchNode);
             }
             Body::Data { payload, .. } => {
-                if self.delivered.is_first(&route.source, route.sequence) {
+                let again = self.planted.has(Bug::DuplicateDelivered);
+                if self.delivered.is_first(&route.source, route.sequence) || again {
                     self.deliver(cx, &route.source, route.key, payload);
                 }
             }
@@ -359,6 +365,9 @@ impl Core {
 
     fn try_next(&mut self, cx: &mut Context<'_>, pending: PendingHop) {
         let mut passage = pending.passage;
+        if matches!(passage.route.body, Body::Broadcast { .. }) && self.planted.has(Bug::BroadcastPartLost) {
+            return;
+        }
         passage.tried.push(pending.next.to.id);
         if passage.tried.len() >= TRIES_MAX {
             self.refuse(cx, &passage.route, RouteError::NoNextHop);

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::access_point::AccessPoint;
 use crate::core::effect::{Event, JoinError, Output, Phase};
+use crate::core::planted::Bug;
 use crate::core::timers::Timer;
 use crate::core::{Context, Core};
 use crate::message::{Body, Contact, Message, Route, RouteError};
@@ -30,14 +31,14 @@ const JOIN_RETRY_MAX: Duration = Duration::from_secs(2);
 /// A join on its way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Joining {
-    bootstrap: Vec<AccessPoint>,
-    attempts: u32,
-    stage: Stage,
-    last_failure: Option<String>,
+    pub(super) bootstrap: Vec<AccessPoint>,
+    pub(super) attempts: u32,
+    pub(super) stage: Stage,
+    pub(super) last_failure: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Stage {
+pub(super) enum Stage {
     /// The next attempt begins when the timer says so.
     Pausing,
     /// A link to an access point is being made.
@@ -210,6 +211,9 @@ impl Core {
         let fingers = self.finger_hints();
         self.send(cx, from, Message::HandOver { predecessor, successors, fingers });
         self.statistics.joins += 1;
+        if self.planted.has(Bug::RangeKeptAtJoin) {
+            return;
+        }
         self.follow_predecessor(cx, Some(from), predecessor.map(|contact| contact.id));
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::core::effect::{Event, Phase, Upcall};
+use crate::core::planted::Bug;
 use crate::core::timers::Timer;
 use crate::core::{Context, Core};
 use crate::message::{Contact, Message};
@@ -20,15 +21,16 @@ const LEAVE_LINGER: Duration = Duration::from_millis(250);
 /// A leave on its way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Leaving {
-    gives_up_at: Time,
+    pub(super) gives_up_at: Time,
     /// The successor could not take over: it may be leaving too, so this node now takes over from its own predecessor.
-    refused: bool,
+    pub(super) refused: bool,
 }
 
 impl Core {
     /// Leaves the network.
     pub(crate) fn leave(&mut self, cx: &mut Context<'_>) {
         match self.phase {
+            Phase::Member if self.planted.has(Bug::NotHandedOverAtLeave) => self.end(cx, true),
             Phase::Member => {
                 self.phase = Phase::Leaving;
                 self.leaving = Some(Leaving { gives_up_at: cx.now + LEAVE_TIMEOUT, refused: false });
@@ -72,9 +74,12 @@ impl Core {
             }
             Phase::Idle | Phase::Joining | Phase::Ended => false,
         };
-        let taken = able && self.neighbours.predecessor().is_none_or(|present| present.id == from.id);
+        let present = self.neighbours.predecessor();
+        let is_present = present.is_none_or(|present| present.id == from.id);
+        // Its range is this node's already where it was taken over and the answer was lost: then it is asked for again.
+        let taken = able && (is_present || self.neighbours.is_closer_predecessor(from.id));
         self.send(cx, from, Message::LeaveTaken(taken));
-        if taken {
+        if taken && is_present {
             let predecessor = predecessor.filter(|contact| contact.id != self.me.id);
             self.follow_predecessor(cx, predecessor, None);
         }

@@ -14,8 +14,10 @@ pub(crate) mod route;
 pub mod forward;
 pub mod lookup;
 pub mod converged;
+pub mod planted;
 mod deliveries;
 mod departed;
+pub(crate) mod digest;
 mod fingers;
 pub(crate) mod group;
 mod join;
@@ -46,6 +48,7 @@ use geometry::Offsets;
 use join::Joining;
 use leave::Leaving;
 use lookup::PendingLookup;
+use planted::Planted;
 use repair::Request;
 use ring::Neighbours;
 use route::Router;
@@ -101,6 +104,7 @@ pub(crate) struct Core {
     last_token: u64,
     randomness: Pcg32,
     pub(crate) statistics: Statistics,
+    pub(crate) planted: Planted,
 }
 
 impl Core {
@@ -128,6 +132,7 @@ impl Core {
             last_token: 0,
             randomness: Pcg32::seed_from_u64(seed),
             statistics: Statistics::default(),
+            planted: Planted::default(),
         }
     }
 
@@ -205,11 +210,14 @@ impl Core {
         }
     }
 
+    /// Whether it holds a range: a member, or one that is leaving and has not handed over.
+    pub(crate) fn is_member(&self) -> bool {
+        matches!(self.phase, Phase::Member | Phase::Leaving) && !self.handed_over
+    }
+
     /// Whether it answers for a key now.
     pub(crate) fn is_responsible_of(&self, key: Id) -> bool {
-        matches!(self.phase, Phase::Member | Phase::Leaving)
-            && !self.handed_over
-            && self.neighbours.is_mine(key)
+        self.is_member() && self.neighbours.is_mine(key)
     }
 
     fn router(&self) -> Router<'_> {

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::core::effect::{Event, Phase};
+use crate::core::planted::Bug;
 use crate::core::timers::Timer;
 use crate::core::{Context, Core};
 use crate::id::Id;
@@ -21,15 +22,15 @@ const REQUESTS_PENDING_MAX: usize = 256;
 pub(crate) struct Request {
     pub(crate) to: Contact,
     pub(crate) purpose: Purpose,
-    sent_at: Time,
-    attempts: u32,
+    pub(super) sent_at: Time,
+    pub(super) attempts: u32,
     /// How long this attempt may take.
-    timeout: Duration,
-    expires: Time,
+    pub(super) timeout: Duration,
+    pub(super) expires: Time,
     /// This node was late itself: it has waited longer already.
-    graced: bool,
+    pub(super) graced: bool,
     /// It is late, or something else is that the node should have answered.
-    suspect: bool,
+    pub(super) suspect: bool,
 }
 
 /// What a request is for.
@@ -191,7 +192,7 @@ impl Core {
             self.statistics.suspicions += 1;
             cx.event(Event::Suspected(contact));
         }
-        if self.neighbours.contains(&contact) {
+        if self.neighbours.contains(&contact) && !self.planted.has(Bug::DepartedForgotten) {
             self.departed.remember(contact, cx.now);
         }
         self.round_trips.forget(contact.id);

@@ -15,6 +15,12 @@ pub(crate) struct Services {
 }
 
 impl Services {
+    /// Adds what the explorer compares.
+    pub(crate) fn digest(&self, me: crate::id::Id, digest: &mut crate::core::digest::Digest) {
+        let Services { reliable } = self;
+        reliable.digest(me, digest);
+    }
+
     /// Takes in what the core has for the services.
     pub(crate) fn serve(&mut self, core: &mut Core, cx: &mut Context<'_>) {
         while let Some(upcall) = core.next_upcall() {

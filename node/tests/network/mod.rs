@@ -8,6 +8,7 @@ use std::time::Duration;
 use p2ps::access_point::AccessPoint;
 use p2ps::config::{Geometry, NetConfig};
 use p2ps::id::{Id, Ring};
+use p2ps::invariant::{Journal, View};
 use p2ps::message::{Contact, Found, Message, MessageKind, RouteError};
 use p2ps::peer::{Command, Delivery, Event, Input, Outbox, Output, Peer, Phase};
 use p2ps::time::Time;
@@ -53,6 +54,10 @@ pub struct Network {
     /// What each input costs the one processor that all nodes share.
     pub cost: Duration,
     pub trace: u64,
+    /// What the applications asked for and saw, for the invariants.
+    pub journal: Journal,
+    /// Done to each node when it starts.
+    pub prepare: Box<dyn Fn(&mut Peer)>,
 }
 
 pub fn symmetric_tango(successors: u8) -> NetConfig {
@@ -81,6 +86,8 @@ impl Network {
             loss_per_mille: 0,
             cost: Duration::ZERO,
             trace: 0,
+            journal: Journal::default(),
+            prepare: Box::new(|_| ()),
         }
     }
 
@@ -138,7 +145,9 @@ impl Network {
         let incarnation = 1 + self.now.as_micros();
         let me = Contact { id, access_point: access_point(id), incarnation };
         let seed = self.randomness.next_u64();
-        self.peers.insert(id, Peer::new(self.net, me, seed));
+        let mut peer = Peer::new(self.net, me, seed);
+        (self.prepare)(&mut peer);
+        self.peers.insert(id, peer);
         self.applications.entry(id).or_default();
         self.give(id, input);
     }
@@ -296,8 +305,13 @@ impl Network {
         self.peers.values().map(describe).collect()
     }
 
+    /// What the invariants are checked on.
+    pub fn view(&self) -> View<'_> {
+        View::new(self.peers.values(), &self.journal)
+    }
+
     /// Does the next thing that happens before `end`.
-    fn step(&mut self, end: Time) -> bool {
+    pub fn step(&mut self, end: Time) -> bool {
         let arrival = self.queue.first_key_value().map(|((at, _), _)| *at);
         let timer = self
             .peers
@@ -359,6 +373,7 @@ impl Network {
         let me = peer.me();
         for output in out {
             self.note(&output, id);
+            self.journal.hear(me, &output);
             match output {
                 Output::Send { to, message } => {
                     *self.sent_by_kind.entry(message.kind()).or_default() += 1;

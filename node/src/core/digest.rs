@@ -1,0 +1,393 @@
+//! A node's state, and messages, as the explorer compares them: two states with the same digest behave alike.
+//!
+//! - *Times* count from the node's own present; what is past is past.
+//! - *Tokens* (numbers of requests, hops, look-ups, messages) stand for their rank among those of their node that are still
+//!   about: the protocol only compares them with each other, and draws ever larger ones.
+//! - *Ids* may be turned round the ring, all by the same distance: the protocol only knows distances. Tables that are sorted by
+//!   id are taken as sets.
+//! - Left out is what the protocol writes and never reads (statistics, moments for the metrics), and what
+//!   [`Core::still`] takes away (jitter, estimated round trips).
+//!
+//! Each struct is taken apart by all of its fields, so a new one does not compile until it is decided upon here.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use rand_pcg::Pcg32;
+use rand_pcg::rand_core::SeedableRng;
+
+use super::departed::{Departed, Lost};
+use super::forward::{Passage, PendingHop, PendingHops};
+use super::join::{Joining, Stage};
+use super::leave::Leaving;
+use super::lookup::PendingLookup;
+use super::repair::{Purpose, Request};
+use super::route::NextHop;
+use super::rtt::RoundTrips;
+use super::stabilise::Upkeep;
+use super::timers::Timer;
+use super::{Core, deliveries::Delivered};
+use crate::id::{Id, Ring};
+use crate::message::{Body, Contact, Message, Route};
+use crate::time::Time;
+
+/// The seed of the jitter of nodes that stand still.
+const STILL_SEED: u64 = 0;
+
+/// A digest under way: first all tokens are collected, then everything is hashed.
+pub(crate) struct Digest {
+    hasher: DefaultHasher,
+    ring: Ring,
+    now: Time,
+    rotation: u64,
+    tokens: Vec<(Id, u64)>,
+    is_collecting: bool,
+}
+
+impl Digest {
+    /// The digest of what `visit` visits, always in the same way: the least of all rotations by these distances.
+    pub(crate) fn of(ring: Ring, rotations: &[u64], visit: impl Fn(&mut Digest)) -> u64 {
+        let mut digest = Digest {
+            hasher: DefaultHasher::new(),
+            ring,
+            now: Time::ZERO,
+            rotation: 0,
+            tokens: Vec::new(),
+            is_collecting: true,
+        };
+        visit(&mut digest);
+        digest.tokens.sort_unstable();
+        digest.tokens.dedup();
+        digest.is_collecting = false;
+        let rotated = |rotation: &u64| {
+            digest.rotation = *rotation;
+            digest.hasher = DefaultHasher::new();
+            visit(&mut digest);
+            digest.hasher.finish()
+        };
+        rotations.iter().map(rotated).min().unwrap_or_default()
+    }
+
+    /// What follows is a node's whose present this is.
+    pub(crate) fn set_now(&mut self, now: Time) {
+        self.now = now;
+    }
+
+    pub(crate) fn plain(&mut self, value: &impl Hash) {
+        if !self.is_collecting {
+            value.hash(&mut self.hasher);
+        }
+    }
+
+    pub(crate) fn time(&mut self, time: Time) {
+        let ahead = time.since(self.now);
+        self.plain(&ahead);
+    }
+
+    pub(crate) fn id(&mut self, id: Id) {
+        let turned = self.ring.add(id, self.rotation);
+        self.plain(&turned);
+    }
+
+    pub(crate) fn contact(&mut self, contact: Contact) {
+        self.id(contact.id);
+        self.plain(&contact.incarnation);
+    }
+
+    /// A number that the node `owner` has given.
+    pub(crate) fn token(&mut self, owner: Id, token: u64) {
+        if self.is_collecting {
+            self.tokens.push((owner, token));
+        } else {
+            let first = self.tokens.partition_point(|(other, _)| *other < owner);
+            let place = self.tokens.partition_point(|other| *other < (owner, token));
+            self.plain(&(place - first));
+        }
+    }
+
+    pub(crate) fn ordered<T>(
+        &mut self,
+        items: impl IntoIterator<Item = T>,
+        mut each: impl FnMut(&mut Digest, T),
+    ) {
+        let mut count = 0usize;
+        for item in items {
+            each(self, item);
+            count += 1;
+        }
+        self.plain(&count);
+    }
+
+    /// Items whose order is of no importance, or depends on their ids.
+    pub(crate) fn unordered<T>(
+        &mut self,
+        items: impl IntoIterator<Item = T>,
+        mut each: impl FnMut(&mut Digest, T),
+    ) {
+        let outer = std::mem::take(&mut self.hasher);
+        let (mut sum, mut count) = (0u64, 0usize);
+        for item in items {
+            self.hasher = DefaultHasher::new();
+            each(self, item);
+            sum = sum.wrapping_add(self.hasher.finish());
+            count += 1;
+        }
+        self.hasher = outer;
+        self.plain(&(sum, count));
+    }
+
+    fn ids(&mut self, contacts: &[Contact]) {
+        self.ordered(contacts, |digest, contact| digest.contact(*contact));
+    }
+}
+
+impl Core {
+    /// See [`Peer::still`](crate::peer::Peer::still).
+    pub(crate) fn still(&mut self) {
+        self.randomness = Pcg32::seed_from_u64(STILL_SEED);
+        self.round_trips = RoundTrips::default();
+    }
+
+    /// What the next deadline is for, for people.
+    pub(crate) fn timers_due(&self) -> Vec<String> {
+        let next = self.deadline();
+        let due = self.timers.due.iter().take_while(|(at, _)| Some(*at) == next);
+        due.map(|(_, timer)| format!("{timer:?}")).collect()
+    }
+
+    /// Whether the next deadline is for acknowledgements, and for nothing else.
+    pub(crate) fn is_ack_due(&self) -> bool {
+        let mut due = self.timers.due.iter();
+        let first = due.next();
+        first.is_some_and(|(at, timer)| *timer == Timer::Acks && due.next().is_none_or(|(next, _)| next > at))
+    }
+
+    pub(crate) fn digest(&self, digest: &mut Digest) {
+        let Core {
+            net: _,
+            me,
+            phase,
+            handed_over,
+            neighbours,
+            table,
+            timers,
+            round_trips: _,
+            requests,
+            hops,
+            acks,
+            lookups,
+            delivered,
+            upkeep,
+            finger_upkeep,
+            departed,
+            joining,
+            leaving,
+            upcalls: _,
+            last_token: _,
+            randomness: _,
+            statistics: _,
+            planted,
+        } = self;
+        digest.contact(*me);
+        digest.plain(&(phase, handed_over, finger_upkeep, planted));
+        digest.ordered(neighbours.predecessor(), Digest::contact);
+        digest.ordered(neighbours.second_predecessor(), Digest::id);
+        digest.id(neighbours.range_start());
+        digest.ids(neighbours.successors());
+        digest.ordered(table.entries(), |digest, (target, finger)| {
+            digest.id(target);
+            digest.ordered(finger, Digest::contact);
+        });
+        digest.ordered(&timers.due, |digest, (at, timer)| digest.timer(me.id, *at, *timer));
+        digest.unordered(requests, |digest, (token, request)| digest.request(me.id, *token, request));
+        let PendingHops { hops, payload_bytes: _, late: _ } = hops;
+        digest.unordered(hops, |digest, (hop, pending)| digest.hop(me.id, *hop, pending));
+        digest.unordered(acks, |digest, (to, queue)| {
+            digest.contact(*to);
+            digest.ordered(queue, |digest, (hop, _, verdict)| {
+                digest.token(to.id, *hop);
+                digest.plain(verdict);
+            });
+        });
+        digest.unordered(lookups, |digest, (sequence, lookup)| digest.lookup(me.id, *sequence, lookup));
+        let Delivered { reached, order: _ } = delivered;
+        digest.unordered(reached, |digest, ((source, incarnation, sequence), reach)| {
+            digest.id(*source);
+            digest.token(*source, *sequence);
+            digest.plain(&(incarnation, reach));
+        });
+        digest.upkeep(upkeep);
+        let Departed { lost } = departed;
+        digest.unordered(lost, |digest, (_, lost)| {
+            let Lost { contact, since: _, attempts, due } = lost;
+            digest.contact(*contact);
+            digest.plain(attempts);
+            digest.time(*due);
+        });
+        digest.ordered(joining, |digest, joining| digest.joining(me.id, joining));
+        digest.ordered(leaving, |digest, Leaving { gives_up_at, refused }| {
+            digest.time(*gives_up_at);
+            digest.plain(refused);
+        });
+    }
+}
+
+impl Digest {
+    fn timer(&mut self, me: Id, at: Time, timer: Timer) {
+        self.time(at);
+        match timer {
+            Timer::Hop(token) | Timer::Request(token) | Timer::Lookup(token) | Timer::Service(token) => {
+                self.plain(&std::mem::discriminant(&timer));
+                self.token(me, token);
+            }
+            Timer::Acks | Timer::Stabilise | Timer::Join | Timer::Leave => self.plain(&timer),
+        }
+    }
+
+    fn request(&mut self, me: Id, token: u64, request: &Request) {
+        let Request { to, purpose, sent_at: _, attempts, timeout, expires, graced, suspect } = request;
+        self.token(me, token);
+        self.contact(*to);
+        self.plain(&(std::mem::discriminant(purpose), attempts, timeout, graced, suspect));
+        match purpose {
+            Purpose::Predecessor { claimant } => self.contact(*claimant),
+            Purpose::Finger { index, target } => {
+                self.plain(index);
+                self.id(*target);
+            }
+            Purpose::Successor | Purpose::Candidate | Purpose::Probe | Purpose::Return => {}
+        }
+        self.time(*expires);
+    }
+
+    fn hop(&mut self, me: Id, hop: u64, pending: &PendingHop) {
+        let PendingHop { passage, next, sent_at: _, expires, graced } = pending;
+        let Passage { route, from, tried } = passage;
+        let NextHop { to, entry, backward } = next;
+        self.token(me, hop);
+        self.route(route);
+        self.ordered(*from, Digest::id);
+        self.ordered(tried, |digest, id| digest.id(*id));
+        self.contact(*to);
+        self.ordered(*entry, Digest::id);
+        self.plain(&(backward, graced));
+        self.time(*expires);
+    }
+
+    fn lookup(&mut self, me: Id, sequence: u64, lookup: &PendingLookup) {
+        let PendingLookup { key, purpose, started: _, attempts, due, failure } = lookup;
+        self.token(me, sequence);
+        self.id(*key);
+        self.plain(&(purpose, attempts, failure));
+        self.time(*due);
+    }
+
+    fn upkeep(&mut self, upkeep: &Upkeep) {
+        let Upkeep { period, due, fingers_due, notified } = upkeep;
+        self.plain(period);
+        self.ordered(*due, Digest::time);
+        self.time(*fingers_due);
+        self.ordered(*notified, |digest, (successor, predecessor)| {
+            digest.contact(successor);
+            digest.ordered(predecessor, Digest::contact);
+        });
+    }
+
+    fn joining(&mut self, me: Id, joining: &Joining) {
+        let Joining { bootstrap: _, attempts, stage, last_failure: _ } = joining;
+        self.plain(&(attempts, std::mem::discriminant(stage)));
+        if let Stage::Requested { by: node, sequence } | Stage::Confirmed { with: node, sequence } = stage {
+            self.contact(*node);
+            self.token(me, *sequence);
+        }
+    }
+
+    fn route(&mut self, route: &Route) {
+        let Route { source, sequence, key, hops, backward, hop: _, entry, body } = route;
+        self.contact(*source);
+        self.token(source.id, *sequence);
+        self.id(*key);
+        self.plain(&(hops, backward, std::mem::discriminant(body)));
+        self.ordered(*entry, Digest::id);
+        match body {
+            Body::Join => {}
+            Body::Lookup { maintenance } => self.plain(maintenance),
+            Body::Data { exact, payload } => self.plain(&(exact, payload)),
+            Body::Reliable { after, payload } => {
+                self.token(source.id, *after);
+                self.plain(payload);
+            }
+            Body::Broadcast { last, payload } => {
+                self.id(*last);
+                self.plain(payload);
+            }
+            Body::Multicast { destinations, payload } => {
+                self.ordered(destinations, |digest, id| digest.id(*id));
+                self.plain(payload);
+            }
+        }
+    }
+
+    /// A message on its way from one node to another.
+    pub(crate) fn message(&mut self, from: Id, to: Id, message: &Message) {
+        self.plain(&std::mem::discriminant(message));
+        match message {
+            Message::Route(route) => {
+                self.route(route);
+                self.token(from, route.hop);
+            }
+            Message::Acks(acks) => self.ordered(acks, |digest, ack| {
+                digest.token(to, ack.hop);
+                digest.plain(&ack.verdict);
+            }),
+            Message::Answer { sequence, maintenance, result } => {
+                self.token(to, *sequence);
+                self.plain(maintenance);
+                match result {
+                    Ok(found) => {
+                        self.contact(found.responsible);
+                        self.plain(&found.hops);
+                    }
+                    Err(reason) => self.plain(reason),
+                }
+            }
+            Message::Undeliverable { destinations, reason } => {
+                self.ordered(destinations, |digest, id| digest.id(*id));
+                self.plain(reason);
+            }
+            Message::Receipt { sequence } => self.token(to, *sequence),
+            Message::JoinOffer { sequence, successors } => {
+                self.token(to, *sequence);
+                self.ids(successors);
+            }
+            Message::JoinConfirm { sequence } => self.token(from, *sequence),
+            Message::HandOver { predecessor, successors, fingers } => {
+                self.ordered(*predecessor, Digest::contact);
+                self.ids(successors);
+                self.unordered(fingers, |digest, finger| digest.contact(*finger));
+            }
+            Message::Leave { predecessor } | Message::Notify { predecessor } => {
+                self.ordered(*predecessor, Digest::contact);
+            }
+            Message::LeaveTaken(taken) => self.plain(taken),
+            Message::Left { successors } | Message::Introduce { successors } => self.ids(successors),
+            Message::Query { token } => self.token(from, *token),
+            Message::Neighbours { token, predecessor, successors } => {
+                self.token(to, *token);
+                self.ordered(*predecessor, Digest::contact);
+                self.ids(successors);
+            }
+            Message::Busy { token, member } => {
+                self.token(to, *token);
+                self.plain(member);
+            }
+            Message::Check { token, target } => {
+                self.token(from, *token);
+                self.id(*target);
+            }
+            Message::Checked { token, responsible } => {
+                self.token(to, *token);
+                self.plain(responsible);
+            }
+        }
+    }
+}
