@@ -10,6 +10,7 @@
 
 #![allow(clippy::print_stdout, missing_docs)]
 
+use std::process::Command;
 use std::time::Duration;
 
 use p2ps::config::NetConfig;
@@ -24,17 +25,28 @@ const SECOND_US: u64 = 1_000_000;
 /// The mean session of a node under churn, in seconds.
 const SESSION_SECONDS: u64 = 600;
 
-fn main() {
+/// Sizes of converged rings, with the look-ups on each.
+const CONVERGED: [(u32, u64); 3] = [(10_000, 100_000), (100_000, 200_000), (1_000_000, 200_000)];
+
+fn main() -> std::io::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.iter().any(|argument| argument == "--test") {
-        return;
+        return Ok(());
     }
-    let nodes_max = arguments.iter().find_map(|argument| argument.parse().ok()).unwrap_or(1_000_000);
+    let number = arguments.iter().find_map(|argument| argument.parse().ok());
+    let nodes_max = number.unwrap_or(1_000_000);
+    if arguments.iter().any(|argument| argument == "--converged") {
+        CONVERGED
+            .iter()
+            .filter(|(nodes, _)| *nodes == nodes_max)
+            .for_each(|(nodes, lookups)| converged(*nodes, *lookups));
+        return Ok(());
+    }
     println!("size of a peer without its tables: {} bytes", size_of::<p2ps::peer::Peer>());
-    for (nodes, lookups) in [(10_000, 100_000), (100_000, 200_000), (1_000_000, 200_000)] {
-        if nodes <= nodes_max {
-            converged(nodes, lookups);
-        }
+    for (nodes, _) in CONVERGED.iter().filter(|(nodes, _)| *nodes <= nodes_max) {
+        // Each in a process of its own: memory that was given back would count for nothing when it is taken again.
+        let this = std::env::current_exe()?;
+        Command::new(this).args(["--converged", &nodes.to_string()]).status()?;
     }
     if nodes_max >= 10_000 {
         churn(10_000, 60, 1000);
@@ -42,6 +54,7 @@ fn main() {
     if nodes_max >= 100_000 {
         growth(100_000, 1000);
     }
+    Ok(())
 }
 
 fn simulator(nodes: u32) -> (Simulator, Vec<NodeNumber>) {

@@ -15,6 +15,12 @@ pub const ARITY_MAX: u16 = 256;
 /// The longest successor list.
 pub const SUCCESSORS_MAX: u8 = 32;
 
+/// The most places that a key of the dictionary has.
+pub const REPLICATION_MAX: u8 = 16;
+
+/// In how many places a key of the dictionary is, unless the network says otherwise.
+pub const REPLICATION_DEFAULT: u8 = 3;
+
 /// A kind of link table: at which fixed offsets from a node its fingers stand (`core::geometry` has the tables).
 ///
 /// Sources: Chord, Stoica et al. 2001; DKS, Alima et al. 2003; Tango, Carton & Mesaros, Euro-Par 2004.
@@ -85,10 +91,11 @@ pub struct NetConfig {
     ring: Ring,
     geometry: Geometry,
     successors: u8,
+    replication: u8,
 }
 
 impl NetConfig {
-    /// Settings that have been checked.
+    /// Settings that have been checked; keys are in [`REPLICATION_DEFAULT`] places.
     ///
     /// # Errors
     /// What [`Geometry::checked`] says; [`ConfigError::Successors`] unless `successors` is in `1..=`[`SUCCESSORS_MAX`].
@@ -97,7 +104,18 @@ impl NetConfig {
         if !(1..=SUCCESSORS_MAX).contains(&successors) {
             return Err(ConfigError::Successors(successors));
         }
-        Ok(NetConfig { ring, geometry, successors })
+        Ok(NetConfig { ring, geometry, successors, replication: REPLICATION_DEFAULT })
+    }
+
+    /// The same, but each key of the dictionary is in `replication` places.
+    ///
+    /// # Errors
+    /// [`ConfigError::Replication`] unless `replication` is in `1..=`[`REPLICATION_MAX`].
+    pub fn with_replication(self, replication: u8) -> Result<NetConfig, ConfigError> {
+        if !(1..=REPLICATION_MAX).contains(&replication) {
+            return Err(ConfigError::Replication(replication));
+        }
+        Ok(NetConfig { replication, ..self })
     }
 
     /// The ring of ids.
@@ -114,18 +132,29 @@ impl NetConfig {
     pub fn successors(&self) -> usize {
         usize::from(self.successors)
     }
+
+    /// In how many places each key of the dictionary is (P2PS's symmetric replication, f). In `1..=`[`REPLICATION_MAX`].
+    pub fn replication(&self) -> u8 {
+        self.replication
+    }
 }
 
 impl Default for NetConfig {
-    /// Ids to 2^32, symmetric Tango of arity 5, eight successors.
+    /// Ids to 2^32, symmetric Tango of arity 5, eight successors, keys in three places.
     fn default() -> NetConfig {
-        NetConfig { ring: Ring::DEFAULT, geometry: Geometry::Tango { k: 5, symmetric: true }, successors: 8 }
+        NetConfig {
+            ring: Ring::DEFAULT,
+            geometry: Geometry::Tango { k: 5, symmetric: true },
+            successors: 8,
+            replication: REPLICATION_DEFAULT,
+        }
     }
 }
 
 impl fmt::Display for NetConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "max_size {}, {}, {} successors", self.ring, self.geometry, self.successors)
+        let NetConfig { ring, geometry, successors, replication } = self;
+        write!(f, "max_size {ring}, {geometry}, {successors} successors, replication {replication}")
     }
 }
 
@@ -134,13 +163,14 @@ struct UncheckedNetConfig {
     ring: Ring,
     geometry: Geometry,
     successors: u8,
+    replication: u8,
 }
 
 impl TryFrom<UncheckedNetConfig> for NetConfig {
     type Error = ConfigError;
 
     fn try_from(raw: UncheckedNetConfig) -> Result<NetConfig, ConfigError> {
-        NetConfig::new(raw.ring, raw.geometry, raw.successors)
+        NetConfig::new(raw.ring, raw.geometry, raw.successors)?.with_replication(raw.replication)
     }
 }
 
@@ -159,6 +189,9 @@ pub enum ConfigError {
     /// The successor list is too short or too long.
     #[error("a successor list has 1 to {SUCCESSORS_MAX} entries, not {0}")]
     Successors(u8),
+    /// Keys would have no place, or too many.
+    #[error("a key has 1 to {REPLICATION_MAX} places, not {0}")]
+    Replication(u8),
     /// No table does what was wished for.
     #[error(
         "no Tango table of k up to {ARITY_MAX} crosses a ring of {nodes} nodes with at most {limit} {wish}"

@@ -120,6 +120,38 @@ impl Ring {
     }
 }
 
+/// The ids of a ring from `first` to `last`, going clockwise, with both: 1 id to all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Span {
+    /// The first id.
+    pub first: Id,
+    /// The last id.
+    pub last: Id,
+}
+
+impl Span {
+    /// How far its last id is from its first: one less than the ids that it has.
+    pub fn reach(self, ring: Ring) -> u64 {
+        ring.distance(self.first, self.last)
+    }
+
+    /// Whether `id` is one of its ids.
+    pub fn contains(self, ring: Ring, id: Id) -> bool {
+        ring.distance(self.first, id) <= self.reach(ring)
+    }
+
+    /// Whether all of its ids are in `other`.
+    pub fn is_within(self, ring: Ring, other: Span) -> bool {
+        let begin = u128::from(ring.distance(other.first, self.first));
+        begin + u128::from(self.reach(ring)) <= u128::from(other.reach(ring))
+    }
+
+    /// Whether the two have an id in common.
+    pub fn overlaps(self, ring: Ring, other: Span) -> bool {
+        self.contains(ring, other.first) || other.contains(ring, self.first)
+    }
+}
+
 impl Default for Ring {
     fn default() -> Ring {
         Ring::DEFAULT
@@ -216,6 +248,21 @@ mod tests {
         assert!(ring.in_range(Id(7), Id(7), Id(7)));
         assert!(!ring.between(Id(7), Id(7), Id(7)));
         assert!(ring.between(Id(8), Id(7), Id(7)));
+    }
+
+    #[test]
+    fn spans_wrap_around_zero_and_may_be_the_whole_ring() {
+        let ring = Ring::new(100).unwrap();
+        let span = |first, last| Span { first: Id(first), last: Id(last) };
+        assert!(span(90, 10).contains(ring, Id(5)) && span(90, 10).contains(ring, Id(90)));
+        assert!(!span(90, 10).contains(ring, Id(11)));
+        assert!(span(95, 3).is_within(ring, span(90, 10)) && !span(95, 11).is_within(ring, span(90, 10)));
+        assert!(!span(89, 89).is_within(ring, span(90, 10)));
+        let whole = span(43, 42);
+        assert!((0..100).all(|id| whole.contains(ring, Id(id)) && span(id, id).is_within(ring, whole)));
+        assert!(whole.is_within(ring, whole) && !whole.is_within(ring, span(42, 40)));
+        assert!(span(90, 10).overlaps(ring, span(10, 20)) && span(10, 20).overlaps(ring, span(90, 10)));
+        assert!(!span(90, 10).overlaps(ring, span(11, 89)));
     }
 
     #[test]

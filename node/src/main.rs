@@ -107,6 +107,9 @@ struct RunOptions {
     /// Read the network's key from the first line of standard input: links are encrypted, and nodes without it stay outside.
     #[arg(long)]
     network_key_stdin: bool,
+    /// In how many places each key of the dictionary is, 1 to 16 [default: 3, or the joined network's].
+    #[arg(long, value_name = "COUNT")]
+    replication: Option<u8>,
     /// Be a managed node: JSON lines on standard input and output. No other option goes with it.
     #[arg(long, exclusive = true)]
     managed: bool,
@@ -115,13 +118,15 @@ struct RunOptions {
 impl RunOptions {
     /// The network's settings; `None` where none was given: a network that is joined tells them.
     fn net(&self) -> Result<Option<NetConfig>, p2ps::config::ConfigError> {
-        if self.max_size.is_none() && self.geometry.is_none() && self.successors.is_none() {
+        let counts = [self.successors, self.replication];
+        if self.max_size.is_none() && self.geometry.is_none() && counts == [None, None] {
             return Ok(None);
         }
         let default = NetConfig::default();
         let successors = self.successors.unwrap_or(default.successors() as u8);
         let geometry = self.geometry.unwrap_or(default.geometry());
-        NetConfig::new(self.max_size.unwrap_or(default.ring()), geometry, successors).map(Some)
+        let net = NetConfig::new(self.max_size.unwrap_or(default.ring()), geometry, successors)?;
+        net.with_replication(self.replication.unwrap_or(default.replication())).map(Some)
     }
 }
 

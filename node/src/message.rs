@@ -3,12 +3,15 @@
 //! A message goes over one link. Messages that cross the overlay travel inside [`Route`], are acknowledged by each hop
 //! ([`Ack`]) and answered by their destination directly to their source ([`Message::Answer`]).
 
+pub mod dictionary;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::access_point::AccessPoint;
 use crate::config::SUCCESSORS_MAX;
 use crate::id::Id;
+use dictionary::{Item, Request, Talk};
 
 /// The largest payload of an application's message, in bytes.
 pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
@@ -41,6 +44,8 @@ pub struct Contact {
 pub enum Message {
     /// A message on its way to the responsible of a key.
     Route(Route),
+    /// The dictionary's, directly.
+    Dictionary(Talk),
     /// The next hop has taken, or refused, what was routed to it.
     Acks(Vec<Ack>),
     /// The destination's answer, directly to the source of a [`Route`].
@@ -178,7 +183,10 @@ impl Message {
             Message::Route(route) => route.body.kind(),
             Message::Answer { maintenance: false, .. }
             | Message::Undeliverable { .. }
-            | Message::Receipt { .. } => MessageKind::Data,
+            | Message::Receipt { .. }
+            | Message::Dictionary(Talk::Written { .. } | Talk::Value { .. } | Talk::Kept { .. }) => {
+                MessageKind::Data
+            }
             Message::Acks(_) => MessageKind::Ack,
             _ => MessageKind::Control,
         }
@@ -245,6 +253,8 @@ pub enum Body {
         /// At most [`PAYLOAD_BYTES_MAX`] bytes.
         payload: Bytes,
     },
+    /// The dictionary's, to the responsible of a place.
+    Dictionary(Request),
 }
 
 impl Body {
@@ -255,7 +265,10 @@ impl Body {
                 payload.len()
             }
             Body::Multicast { destinations, payload } => payload.len() + size_of_val(&destinations[..]),
-            Body::Lookup { .. } | Body::Join => 0,
+            Body::Dictionary(
+                Request::Write(Some(value)) | Request::Keep(Item { value: Some(value), .. }),
+            ) => value.len(),
+            Body::Lookup { .. } | Body::Join | Body::Dictionary(_) => 0,
         }
     }
 
@@ -266,8 +279,11 @@ impl Body {
             | Body::Data { .. }
             | Body::Reliable { .. }
             | Body::Broadcast { .. }
-            | Body::Multicast { .. } => MessageKind::Data,
-            Body::Lookup { maintenance: true } | Body::Join => MessageKind::Control,
+            | Body::Multicast { .. }
+            | Body::Dictionary(Request::Write(_) | Request::Read(_) | Request::Keep(_)) => MessageKind::Data,
+            Body::Lookup { maintenance: true }
+            | Body::Join
+            | Body::Dictionary(Request::Fetch { .. } | Request::Compare { .. }) => MessageKind::Control,
         }
     }
 }

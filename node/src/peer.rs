@@ -16,6 +16,7 @@ use crate::core::{Context, Core, Statistics};
 use crate::id::Id;
 use crate::message::{Contact, Message};
 use crate::services::Services;
+use crate::services::dictionary::{Dictionary, Wish};
 use crate::time::Time;
 
 pub use crate::core::converged::ConvergedRing;
@@ -97,6 +98,29 @@ pub enum Command {
         /// At most [`PAYLOAD_BYTES_MAX`](crate::message::PAYLOAD_BYTES_MAX) bytes.
         payload: Bytes,
     },
+    /// Give a key of the dictionary a value. Ends in [`Output::Answered`] with the same number.
+    Insert {
+        /// The caller's number for it.
+        operation: u64,
+        /// The key.
+        key: Id,
+        /// At most [`VALUE_BYTES_MAX`](crate::message::dictionary::VALUE_BYTES_MAX) bytes.
+        value: Bytes,
+    },
+    /// Find the value of a key of the dictionary. Ends in [`Output::Answered`] with the same number.
+    Get {
+        /// The caller's number for it.
+        operation: u64,
+        /// The key.
+        key: Id,
+    },
+    /// Remove a key from the dictionary. Ends in [`Output::Answered`] with the same number.
+    Remove {
+        /// The caller's number for it.
+        operation: u64,
+        /// The key.
+        key: Id,
+    },
     /// Send to every other member, best effort; a part of the ring that is noticed not to be reached is reported as
     /// [`Event::Undelivered`].
     Broadcast {
@@ -136,7 +160,7 @@ impl Peer {
 
     /// The same, with a link table's offsets that many nodes share: they are those of `net`'s geometry and ring.
     pub fn with_offsets(net: NetConfig, me: Contact, seed: u64, offsets: Arc<Offsets>) -> Peer {
-        Peer { core: Core::new(net, me, offsets, seed), services: Services::default() }
+        Peer { core: Core::new(net, me, offsets, seed), services: Services::new(&net) }
     }
 
     /// A node with a bug, on which the checkers are tested.
@@ -165,6 +189,15 @@ impl Peer {
             Input::Command(Command::Lookup { operation, key }) => core.lookup(cx, operation, key),
             Input::Command(Command::SendReliably { operation, destination, payload }) => {
                 self.services.reliable.send(core, cx, operation, destination, payload);
+            }
+            Input::Command(Command::Insert { operation, key, value }) => {
+                self.services.dictionary.operate(core, cx, operation, key, Wish::Write(Some(value)));
+            }
+            Input::Command(Command::Get { operation, key }) => {
+                self.services.dictionary.operate(core, cx, operation, key, Wish::Read);
+            }
+            Input::Command(Command::Remove { operation, key }) => {
+                self.services.dictionary.operate(core, cx, operation, key, Wish::Write(None));
             }
             Input::Command(Command::Send { destination, exact, payload }) => {
                 core.send_data(cx, destination, exact, payload);
@@ -251,7 +284,7 @@ impl Peer {
     /// Adds what the explorer compares: all that the node's further behaviour depends on, once it is [still](Peer::still).
     pub(crate) fn digest(&self, digest: &mut Digest) {
         self.core.digest(digest);
-        self.services.digest(self.core.me.id, digest);
+        self.services.digest(&self.core.net, self.core.me.id, digest);
     }
 
     /// What its next deadline is for, for people.
@@ -270,8 +303,18 @@ impl Peer {
         self.core.still();
     }
 
+    /// Its part of the dictionary.
+    pub fn dictionary(&self) -> &Dictionary {
+        &self.services.dictionary
+    }
+
     /// What it has counted.
     pub fn statistics(&self) -> Statistics {
-        self.core.statistics
+        let dictionary = self.dictionary();
+        Statistics {
+            items: dictionary.items() as u64,
+            item_bytes: dictionary.bytes() as u64,
+            ..self.core.statistics
+        }
     }
 }

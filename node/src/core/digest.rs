@@ -181,6 +181,8 @@ impl Core {
             departed,
             joining,
             leaving,
+            giver,
+            items_held,
             upcalls: _,
             last_token: _,
             randomness: _,
@@ -224,7 +226,13 @@ impl Core {
             digest.time(*due);
         });
         digest.ordered(joining, |digest, joining| digest.joining(me.id, joining));
-        digest.ordered(leaving, |digest, Leaving { gives_up_at, refused }| {
+        digest.plain(items_held);
+        digest.ordered(giver, |digest, (contact, since)| {
+            digest.contact(*contact);
+            digest.time(*since);
+        });
+        digest.ordered(leaving, |digest, Leaving { began_at, gives_up_at, refused }| {
+            digest.time(*began_at);
             digest.time(*gives_up_at);
             digest.plain(refused);
         });
@@ -316,6 +324,7 @@ impl Digest {
                 self.token(source.id, *after);
                 self.plain(payload);
             }
+            Body::Dictionary(request) => self.plain(&format!("{request:?}")),
             Body::Broadcast { last, payload } => {
                 self.id(*last);
                 self.plain(payload);
@@ -355,6 +364,7 @@ impl Digest {
                 self.plain(reason);
             }
             Message::Receipt { sequence } => self.token(to, *sequence),
+            Message::Dictionary(talk) => self.plain(&(from, to, format!("{talk:?}"))),
             Message::JoinOffer { sequence, successors } => {
                 self.token(to, *sequence);
                 self.ids(successors);

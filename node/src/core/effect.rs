@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::access_point::AccessPoint;
 use crate::id::Id;
+use crate::message::dictionary::{Answer, DictionaryError, Talk};
 use crate::message::{Contact, Found, Message, Route, RouteError};
 
 /// What a peer wants done, in this order. The driver owns it and drains it after each input.
@@ -42,6 +43,13 @@ pub enum Output {
         /// Whether it was delivered, or why not.
         result: Result<(), RouteError>,
     },
+    /// A `Command::Insert`, `Get` or `Remove` has ended.
+    Answered {
+        /// The caller's number for it.
+        operation: u64,
+        /// What became of it.
+        result: Result<Answer, DictionaryError>,
+    },
     /// Something the application may want to know.
     Event(Event),
     /// Something the metrics want to know.
@@ -60,6 +68,15 @@ pub(crate) enum Upcall {
         /// Its number.
         sequence: u64,
     },
+    /// A node says something of the dictionary.
+    Said {
+        /// Which.
+        from: Contact,
+        /// What.
+        talk: Talk,
+    },
+    /// A node is taken for dead.
+    Lost(Contact),
     /// A service's message could not go on.
     Refused {
         /// Its number.
@@ -112,6 +129,12 @@ pub enum Event {
         destination: Id,
         /// Why it did not.
         reason: RouteError,
+    },
+    /// The node leaves items of the dictionary that nobody has taken over. Unless there are other copies, they are lost: where it
+    /// is the last member, they are.
+    ItemsLeftBehind {
+        /// How many; removed keys that are remembered still count too.
+        items: usize,
     },
     /// The node has left, after handing over or (`handed_over: false`) after waiting for it in vain.
     Left {

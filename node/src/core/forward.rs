@@ -223,7 +223,7 @@ impl Core {
                     self.deliver(cx, &route.source, route.key, payload);
                 }
             }
-            Body::Reliable { .. } => self.upcalls.push_back(Upcall::Arrived(route)),
+            Body::Reliable { .. } | Body::Dictionary(_) => self.upcalls.push_back(Upcall::Arrived(route)),
             Body::Broadcast { .. } => self.on_part(cx, route),
             // Its destinations are decided on one by one.
             Body::Multicast { .. } => {}
@@ -239,7 +239,7 @@ impl Core {
             Body::Multicast { destinations, .. } => {
                 self.undeliverable(cx, route.source, destinations, reason);
             }
-            Body::Lookup { .. } | Body::Join | Body::Reliable { .. } => {
+            Body::Lookup { .. } | Body::Join | Body::Reliable { .. } | Body::Dictionary(_) => {
                 let maintenance = route.body.kind() == MessageKind::Control;
                 self.answer(cx, route.source, route.sequence, maintenance, Err(reason));
             }

@@ -200,7 +200,7 @@ impl Core {
         }
         let present = self.neighbours.predecessor();
         let repeated = present.is_some_and(|present| present.id == from.id);
-        let predecessor = if self.neighbours.is_alone() { Some(self.me) } else { present };
+        let predecessor = if self.neighbours.has_whole_ring() { Some(self.me) } else { present };
         if !repeated && !self.neighbours.is_closer_predecessor(from.id) {
             let route = Route { source: from, ..self.new_route(sequence, from.id, Body::Join) };
             self.dispatch(cx, route);
@@ -234,6 +234,7 @@ impl Core {
         self.timers.clear(Timer::Join);
         self.phase = Phase::Member;
         cx.event(Event::Connected { use_proxy: false });
+        self.giver = Some((from, cx.now));
         self.follow_predecessor(cx, predecessor, None);
         self.adopt_successors(cx, from, successors);
         if let Some(predecessor) = predecessor {

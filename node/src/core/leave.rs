@@ -12,6 +12,9 @@ use crate::time::Time;
 /// How long a node tries to hand over before it goes without.
 pub(crate) const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long it waits at most while the successor is still taking items of the dictionary over.
+pub(crate) const LEAVE_MAX: Duration = Duration::from_secs(60);
+
 /// How long until a successor that could not take over is asked again.
 const LEAVE_RETRY: Duration = Duration::from_millis(250);
 
@@ -21,8 +24,10 @@ const LEAVE_LINGER: Duration = Duration::from_millis(250);
 /// A leave on its way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Leaving {
+    pub(super) began_at: Time,
     pub(super) gives_up_at: Time,
-    /// The successor could not take over: it may be leaving too, so this node now takes over from its own predecessor.
+    /// The successor could not take over: it may be leaving too, so this node takes over from its own predecessor until it asks
+    /// again. Not later: what the successor then takes over is the range as it was when it was asked.
     pub(super) refused: bool,
 }
 
@@ -33,7 +38,8 @@ impl Core {
             Phase::Member if self.planted.has(Bug::NotHandedOverAtLeave) => self.end(cx, true),
             Phase::Member => {
                 self.phase = Phase::Leaving;
-                self.leaving = Some(Leaving { gives_up_at: cx.now + LEAVE_TIMEOUT, refused: false });
+                self.leaving =
+                    Some(Leaving { began_at: cx.now, gives_up_at: cx.now + LEAVE_TIMEOUT, refused: false });
                 self.hand_range_over(cx);
             }
             Phase::Leaving | Phase::Ended => {}
@@ -45,17 +51,33 @@ impl Core {
         match self.neighbours.successor() {
             Some(successor) => {
                 let predecessor = self.neighbours.predecessor();
-                self.timers.set(cx.now + LEAVE_RETRY, Timer::Leave);
+                self.set_leave_retry(cx);
+                if let Some(leaving) = &mut self.leaving {
+                    leaving.refused = false;
+                }
                 self.send(cx, successor, Message::Leave { predecessor });
+            }
+            // A node has joined by this one, the first, and is not known as its successor yet.
+            None if self.neighbours.predecessor().is_some() => {
+                self.set_leave_retry(cx);
+                self.stabilise_soon(cx);
             }
             None => self.end(cx, true),
         }
     }
 
+    /// Two neighbours that leave refuse each other until one of them asks first.
+    fn set_leave_retry(&mut self, cx: &Context<'_>) {
+        let pause = self.jittered(LEAVE_RETRY);
+        self.timers.set(cx.now + pause, Timer::Leave);
+    }
+
     /// Time to try again, to give up, or to go.
     pub(crate) fn on_leave_due(&mut self, cx: &mut Context<'_>) {
         let Some(leaving) = &self.leaving else { return };
-        if self.handed_over {
+        if self.handed_over && self.items_held > 0 && cx.now < leaving.gives_up_at {
+            self.timers.set(cx.now + LEAVE_LINGER, Timer::Leave);
+        } else if self.handed_over {
             self.end(cx, true);
         } else if cx.now >= leaving.gives_up_at {
             self.tell_neighbours(cx);
@@ -80,8 +102,14 @@ impl Core {
         let taken = able && (is_present || self.neighbours.is_closer_predecessor(from.id));
         self.send(cx, from, Message::LeaveTaken(taken));
         if taken && is_present {
-            let predecessor = predecessor.filter(|contact| contact.id != self.me.id);
-            self.follow_predecessor(cx, predecessor, None);
+            self.giver = Some((from, cx.now));
+            if predecessor.is_some_and(|predecessor| predecessor.id == self.me.id) {
+                if self.neighbours.close_ring() {
+                    self.after_predecessor_change(cx);
+                }
+            } else {
+                self.follow_predecessor(cx, predecessor, None);
+            }
         }
     }
 
@@ -99,6 +127,13 @@ impl Core {
         self.flush_acks(cx);
         self.timers.clear(Timer::Leave);
         self.timers.set(cx.now + LEAVE_LINGER, Timer::Leave);
+    }
+
+    /// The successor is taking items over: the node waits for it, within [`LEAVE_MAX`].
+    pub(crate) fn leave_goes_on(&mut self, cx: &Context<'_>) {
+        if let Some(leaving) = &mut self.leaving {
+            leaving.gives_up_at = (cx.now + LEAVE_TIMEOUT).min(leaving.began_at + LEAVE_MAX);
+        }
     }
 
     fn tell_neighbours(&mut self, cx: &mut Context<'_>) {
@@ -125,6 +160,9 @@ impl Core {
     fn end(&mut self, cx: &mut Context<'_>, handed_over: bool) {
         self.flush_acks(cx);
         self.fail_lookups(cx);
+        if self.items_held > 0 {
+            cx.event(Event::ItemsLeftBehind { items: self.items_held });
+        }
         self.upcalls.push_back(Upcall::Ended);
         self.phase = Phase::Ended;
         self.leaving = None;

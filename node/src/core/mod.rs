@@ -37,7 +37,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::NetConfig;
 use crate::core::effect::{Event, Outbox, Output, Phase, Upcall};
-use crate::id::Id;
+use crate::id::{Id, Span};
 use crate::message::{Contact, Found, Message, MessageKind, RouteError};
 use crate::time::Time;
 use deliveries::Delivered;
@@ -99,6 +99,10 @@ pub(crate) struct Core {
     departed: Departed,
     joining: Option<Joining>,
     leaving: Option<Leaving>,
+    /// Who handed a range over last, and when: it has the items.
+    pub(crate) giver: Option<(Contact, Time)>,
+    /// How many items of the dictionary no other node has taken over: a leaving node waits for that.
+    pub(crate) items_held: usize,
     /// What waits for the services; they take it before the next input.
     upcalls: VecDeque<Upcall>,
     last_token: u64,
@@ -128,6 +132,8 @@ impl Core {
             departed: Departed::default(),
             joining: None,
             leaving: None,
+            giver: None,
+            items_held: 0,
             upcalls: VecDeque::new(),
             last_token: 0,
             randomness: Pcg32::seed_from_u64(seed),
@@ -175,6 +181,7 @@ impl Core {
         }
         match message {
             Message::Route(route) => self.on_route(cx, from, route),
+            Message::Dictionary(talk) => self.upcalls.push_back(Upcall::Said { from, talk }),
             Message::Acks(acks) => self.on_acks(cx, from, &acks),
             Message::Answer { sequence, result, .. } => self.on_answer(cx, sequence, result),
             Message::Undeliverable { destinations, reason } => {
@@ -218,6 +225,12 @@ impl Core {
     /// Whether it answers for a key now.
     pub(crate) fn is_responsible_of(&self, key: Id) -> bool {
         self.is_member() && self.neighbours.is_mine(key)
+    }
+
+    /// The ids that it answers for, if it does for any.
+    pub(crate) fn range(&self) -> Option<Span> {
+        let answers = matches!(self.phase, Phase::Member | Phase::Leaving) && !self.handed_over;
+        answers.then(|| self.neighbours.range())
     }
 
     fn router(&self) -> Router<'_> {
@@ -295,13 +308,13 @@ impl Core {
     }
 
     /// `length`, give or take a quarter, so that nodes do not move in step.
-    fn jittered(&mut self, length: Duration) -> Duration {
+    pub(crate) fn jittered(&mut self, length: Duration) -> Duration {
         let per_mille = 750 + self.randomness.next_u32() % 501;
         length * per_mille / 1000
     }
 }
 
-/// What P2PS counts (its manual's `getStatistics`), since the node's start. "Local" messages started or ended here, "remote"
+/// What P2PS counts (its manual's `getStatistics`), since the node's start, and what it keeps. "Local" messages started or ended here, "remote"
 /// ones were passed on for other nodes; acknowledgements of hops, which P2PS 1.0 had not, are in neither.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Statistics {
@@ -325,4 +338,8 @@ pub struct Statistics {
     pub joins: u64,
     /// Nodes that were taken for dead.
     pub suspicions: u64,
+    /// Items of the dictionary that it keeps now.
+    pub items: u64,
+    /// The bytes that their values have together.
+    pub item_bytes: u64,
 }

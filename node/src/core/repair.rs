@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::core::effect::{Event, Phase};
+use crate::core::effect::{Event, Phase, Upcall};
 use crate::core::planted::Bug;
 use crate::core::timers::Timer;
 use crate::core::{Context, Core};
@@ -196,6 +196,7 @@ impl Core {
             self.departed.remember(contact, cx.now);
         }
         self.round_trips.forget(contact.id);
+        self.upcalls.push_back(Upcall::Lost(contact));
         self.drop_contact(cx, contact);
     }
 

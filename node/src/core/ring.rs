@@ -4,7 +4,7 @@
 //! r entries, and never skip a live member.
 
 use crate::core::planted::{Bug, Planted};
-use crate::id::{Id, Ring};
+use crate::id::{Id, Ring, Span};
 use crate::message::Contact;
 
 /// The neighbours that a node knows.
@@ -63,7 +63,7 @@ impl Neighbours {
     pub(crate) fn is_mine(&self, key: Id) -> bool {
         let key = if self.planted.has(Bug::WrongRangeEnd) { self.ring.add(key, 1) } else { key };
         match self.predecessor.map(|predecessor| predecessor.id).or(self.last_predecessor) {
-            _ if self.is_alone() => true,
+            _ if self.has_whole_ring() => true,
             Some(start) => self.ring.in_range(key, start, self.me),
             None => key == self.me,
         }
@@ -73,6 +73,12 @@ impl Neighbours {
     pub(crate) fn range_start(&self) -> Id {
         let before = self.predecessor.map(|predecessor| predecessor.id).or(self.last_predecessor);
         before.map_or(self.me, |before| self.ring.add(before, 1))
+    }
+
+    /// The ids that it answers for.
+    pub(crate) fn range(&self) -> Span {
+        let first = if self.has_whole_ring() { self.ring.add(self.me, 1) } else { self.range_start() };
+        Span { first, last: self.me }
     }
 
     /// Whether `node` would be a closer successor than the present one.
@@ -118,6 +124,18 @@ impl Neighbours {
         changed
     }
 
+    /// The predecessor, whose own predecessor is this node, hands its range over: this node answers for all ids.
+    pub(crate) fn close_ring(&mut self) -> bool {
+        let changed = self.follow(None, None);
+        self.last_predecessor = Some(self.me);
+        changed
+    }
+
+    /// Whether it answers for all ids.
+    pub(crate) fn has_whole_ring(&self) -> bool {
+        self.is_alone() || (self.predecessor.is_none() && self.last_predecessor == Some(self.me))
+    }
+
     /// Takes a node out. Returns whether it was there: as (predecessor, in the successor list).
     pub(crate) fn remove(&mut self, contact: &Contact) -> (bool, bool) {
         let was_predecessor = self.predecessor == Some(*contact);
@@ -127,6 +145,9 @@ impl Neighbours {
         let before = self.successors.len();
         if !self.planted.has(Bug::DeadKept) {
             self.successors.retain(|successor| successor != contact);
+        }
+        if self.is_alone() {
+            self.last_predecessor = Some(self.me);
         }
         (was_predecessor, self.successors.len() < before)
     }
@@ -172,5 +193,18 @@ mod tests {
         assert!(neighbours.is_mine(Id(11)) && neighbours.is_mine(Id(90)) && !neighbours.is_mine(Id(10)));
         assert_eq!(neighbours.remove(&contact(10)), (true, true));
         assert!(neighbours.is_alone());
+    }
+
+    #[test]
+    fn the_last_but_one_hands_the_whole_ring_over() {
+        let ring = Ring::new(100).unwrap();
+        let mut neighbours = Neighbours::new(ring, Id(90), 3);
+        neighbours.adopt(contact(10), &[]);
+        neighbours.follow(Some(contact(10)), None);
+        assert!(neighbours.close_ring());
+        assert!(!neighbours.is_alone() && neighbours.is_mine(Id(5)) && neighbours.is_mine(Id(10)));
+        assert_eq!(neighbours.range().reach(ring), 99);
+        neighbours.follow(Some(contact(50)), None);
+        assert!(neighbours.is_mine(Id(60)) && !neighbours.is_mine(Id(20)));
     }
 }

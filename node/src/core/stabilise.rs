@@ -186,9 +186,9 @@ impl Core {
         }
     }
 
-    /// A node that leaves claims no place any more: its successor may have taken its range over already.
+    /// Tells the successor that this node is its predecessor. Not while leaving: the successor may have taken over by then.
     pub(crate) fn notify_successor(&mut self, cx: &mut Context<'_>) {
-        if self.phase == Phase::Leaving && !self.planted.has(Bug::LeaverNotifies) {
+        if self.phase != Phase::Member && !self.planted.has(Bug::LeaverNotifies) {
             return;
         }
         if let Some(successor) = self.neighbours.successor() {

@@ -31,6 +31,7 @@ use crate::com::limits::{EVENTS_WAITING_MAX, MESSAGES_WAITING_BYTES_MAX, MESSAGE
 use crate::com::shaping::{ShapeRules, Shaper};
 use crate::config::NetConfig;
 use crate::id::Id;
+use crate::message::dictionary::{Answer, DictionaryError};
 use crate::message::{Contact, RouteError};
 use crate::metrics::Snapshot;
 use crate::peer::{Command, Delivery, Input, Peer};
@@ -148,6 +149,16 @@ impl Shared {
     ) -> oneshot::Receiver<Result<(), RouteError>> {
         let (sender, receiver) = oneshot::channel();
         self.turn(|state, now| state.send_reliably(now, destination, payload, sender));
+        receiver
+    }
+
+    /// Does an operation on the dictionary; the receiver hears how it ended.
+    pub(crate) fn ask_dictionary(
+        &self,
+        order: impl FnOnce(u64) -> Command,
+    ) -> oneshot::Receiver<Result<Answer, DictionaryError>> {
+        let (sender, receiver) = oneshot::channel();
+        self.turn(|state, now| state.ask_dictionary(now, order, sender));
         receiver
     }
 

@@ -17,6 +17,7 @@ use crate::com::link::Link;
 use crate::com::links::{LinkKey, Links};
 use crate::com::shaping::Shaper;
 use crate::id::Id;
+use crate::message::dictionary::{Answer, DictionaryError};
 use crate::message::{Body, Contact, Found, Message, Route, RouteError};
 use crate::metrics::{Recorder, ShapeEffect, Snapshot};
 use crate::peer::{Command, Delivery, Event, Input, JoinError, Observation, Outbox, Output, Peer, Phase};
@@ -140,6 +141,8 @@ pub(crate) struct State {
     operations_begun: u64,
     /// Who waits for the end of which reliable message.
     sending: HashMap<u64, oneshot::Sender<Result<(), RouteError>>>,
+    /// Who waits for the end of which operation on the dictionary.
+    asking: HashMap<u64, oneshot::Sender<Result<Answer, DictionaryError>>>,
     application_is_full: bool,
     leaving: Vec<oneshot::Sender<bool>>,
     emptied: Option<oneshot::Sender<()>>,
@@ -173,6 +176,7 @@ impl State {
             operations: HashMap::new(),
             operations_begun: 0,
             sending: HashMap::new(),
+            asking: HashMap::new(),
             application_is_full: false,
             leaving: Vec::new(),
             emptied: None,
@@ -346,6 +350,22 @@ impl State {
         }
     }
 
+    /// Does an operation on the dictionary; `order` makes its command from its number.
+    pub(super) fn ask_dictionary(
+        &mut self,
+        now: Time,
+        order: impl FnOnce(u64) -> Command,
+        waiter: oneshot::Sender<Result<Answer, DictionaryError>>,
+    ) {
+        let operation = self.operations_begun;
+        self.operations_begun += 1;
+        self.asking.insert(operation, waiter);
+        self.handle(now, Input::Command(order(operation)));
+        if self.stopped {
+            self.asking.clear();
+        }
+    }
+
     pub(super) fn leave(&mut self, now: Time, waiter: oneshot::Sender<bool>) {
         self.leaving.push(waiter);
         self.handle(now, Input::Command(Command::Leave));
@@ -375,6 +395,7 @@ impl State {
         self.inputs.clear();
         self.operations.clear();
         self.sending.clear();
+        self.asking.clear();
         self.entering = None;
         self.leaving.clear();
         self.messages.close();
@@ -400,6 +421,11 @@ impl State {
             Output::Completed { operation, result } => self.complete(now, operation, result),
             Output::Sent { operation, result } => {
                 if let Some(waiter) = self.sending.remove(&operation) {
+                    let _ = waiter.send(result);
+                }
+            }
+            Output::Answered { operation, result } => {
+                if let Some(waiter) = self.asking.remove(&operation) {
                     let _ = waiter.send(result);
                 }
             }

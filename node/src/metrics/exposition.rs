@@ -113,6 +113,12 @@ impl Families<'_> {
             ),
             self.gauges("p2ps_fingers", "Distinct nodes in the finger table.", &[(&[], snapshot.fingers)]),
             self.gauges("p2ps_successors", "Entries of the successor list.", &[(&[], snapshot.successors)]),
+            self.gauges(
+                "p2ps_dictionary_items",
+                "Items of the dictionary that the node keeps.",
+                &[(&[], snapshot.items)],
+            ),
+            self.gauges("p2ps_dictionary_bytes", "Bytes of their values.", &[(&[], snapshot.item_bytes)]),
             self.counters(
                 "p2ps_ring_changes_total",
                 "Changes of the node's neighbours.",

@@ -38,6 +38,10 @@ pub struct Snapshot {
     pub suspicions: u64,
     /// Messages handed to the application.
     pub delivered: u64,
+    /// Items of the dictionary that it keeps now.
+    pub items: u64,
+    /// The bytes that their values have together.
+    pub item_bytes: u64,
     /// Look-ups that found a responsible.
     pub lookups_succeeded: u64,
     /// Look-ups that failed, by reason ([`RouteError::as_str`](crate::message::RouteError::as_str)).
@@ -63,6 +67,8 @@ impl Snapshot {
             joins: counted.joins,
             suspicions: counted.suspicions,
             delivered: counted.application_messages,
+            items: counted.items,
+            item_bytes: counted.item_bytes,
             ..self
         }
     }

@@ -224,6 +224,7 @@ impl Simulator {
             Output::Deliver(delivery) => self.tell(node, What::Delivered(delivery)),
             Output::Completed { operation, result } => self.complete(node, operation, result),
             Output::Sent { operation, result } => self.tell(node, What::Sent { operation, result }),
+            Output::Answered { operation, result } => self.tell(node, What::Answered { operation, result }),
             Output::Event(event) => self.on_event(node, event),
             Output::Observe(Observation::HopLatency(latency)) => {
                 if let Some(recorder) = self.recorder(node) {
@@ -257,6 +258,7 @@ impl Simulator {
             Event::Undelivered { destination, reason } => {
                 self.tell(node, What::Undelivered { destination, reason });
             }
+            Event::ItemsLeftBehind { items } => self.tell(node, What::ItemsLeftBehind { items }),
             Event::Connected { .. } => {
                 if !std::mem::replace(&mut life.joined, true) {
                     self.tell(node, What::Joined);

@@ -1,6 +1,7 @@
 //! What a simulation tells its user: what applications on the nodes would see.
 
 use crate::id::Id;
+use crate::message::dictionary::{Answer, DictionaryError};
 use crate::message::{Found, RouteError};
 use crate::peer::{Delivery, JoinError};
 
@@ -47,6 +48,13 @@ pub enum What {
         /// Why it was not.
         result: Result<(), RouteError>,
     },
+    /// An operation on the dictionary has ended.
+    Answered {
+        /// The caller's number for it.
+        operation: u64,
+        /// What became of it.
+        result: Result<Answer, DictionaryError>,
+    },
     /// A message came for the application.
     Delivered(Delivery),
     /// A message could not be delivered.
@@ -55,6 +63,11 @@ pub enum What {
         destination: Id,
         /// Why it did not.
         reason: RouteError,
+    },
+    /// Items of the dictionary are left behind that nobody has taken over.
+    ItemsLeftBehind {
+        /// How many.
+        items: usize,
     },
     /// It has left the network, and has ended.
     Left {

@@ -4,6 +4,7 @@
 //! empty body is the sender's farewell: it closes the link in order. Nothing is allocated for a length that is out of bounds,
 //! and a message that is decoded is one whose lists, payload and ids are within the network's bounds.
 
+mod dictionary;
 mod frame;
 
 use postcard::ser_flavors::Flavor;
@@ -19,7 +20,7 @@ use crate::message::{
 /// The largest body of a frame, in bytes.
 pub const FRAME_BYTES_MAX: usize = 2 << 20;
 
-/// The largest body of a frame that carries no routed message, in bytes: full lists of acknowledgements or contacts fit.
+/// The largest body of a frame that carries no routed message and no items of the dictionary, in bytes: full lists of acknowledgements or contacts fit.
 pub const CONTROL_BYTES_MAX: usize = 8 << 10;
 
 /// The length prefix of a frame, in bytes.
@@ -31,8 +32,8 @@ pub const FAREWELL: [u8; PREFIX_BYTES] = [0; PREFIX_BYTES];
 /// The room made for a frame at once: most need no more.
 const ROOM_BYTES: usize = 192;
 
-/// The first byte of a routed message's body: postcard's number of [`Message::Route`].
-const ROUTE_TAG: u8 = 0;
+/// The first byte of a body that may be large: postcard's number of [`Message::Route`] or [`Message::Dictionary`].
+const LARGE_TAGS: [u8; 2] = [0, 1];
 
 /// Appends `message` as a frame to `into`, and tells the frame's length in bytes with its prefix.
 ///
@@ -61,7 +62,7 @@ pub fn encode(message: &Message, into: &mut Vec<u8>) -> Result<usize, WireError>
 /// # Errors
 /// A body that is no message, or one with a list, a payload or an id out of bounds.
 pub fn decode(body: &[u8], ring: Ring) -> Result<Message, WireError> {
-    if body.len() > CONTROL_BYTES_MAX && body[0] != ROUTE_TAG {
+    if body.len() > CONTROL_BYTES_MAX && !LARGE_TAGS.contains(&body[0]) {
         return Err(WireError::TooLarge { bytes: body.len() });
     }
     let (message, rest) = postcard::take_from_bytes::<Message>(body).map_err(WireError::Form)?;
@@ -75,6 +76,7 @@ pub fn decode(body: &[u8], ring: Ring) -> Result<Message, WireError> {
 fn check(message: &Message, ring: Ring) -> Result<(), WireError> {
     match message {
         Message::Route(route) => check_route(route, ring),
+        Message::Dictionary(talk) => dictionary::check_talk(talk, ring),
         Message::Acks(acks) => check_length("acknowledgements", acks.len(), ACKS_MAX),
         Message::Answer { result: Ok(Found { responsible, .. }), .. } => check_id(responsible.id, ring),
         Message::Check { target, .. } => check_id(*target, ring),
@@ -116,6 +118,7 @@ fn check_route(route: &Route, ring: Ring) -> Result<(), WireError> {
         Body::Multicast { destinations, payload } => {
             check_ids(destinations, DESTINATIONS_MAX, ring).and_then(|()| check_payload(payload))
         }
+        Body::Dictionary(request) => dictionary::check_request(request, ring),
         Body::Lookup { .. } | Body::Join => Ok(()),
     }
 }

@@ -5,6 +5,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::access_point::AccessPoint;
+use crate::id::Span;
+use crate::message::dictionary::{
+    CHUNK_BYTES_MAX, CHUNK_ITEMS_MAX, Cursor, Holding, Item, Origin, Refusal, Request, Stored, Talk,
+    VALUE_BYTES_MAX, Version, Written,
+};
 use crate::message::{Ack, HopVerdict, RouteError};
 
 fn contact() -> impl Strategy<Value = Contact> {
@@ -17,6 +22,69 @@ fn contact() -> impl Strategy<Value = Contact> {
         access_point: AccessPoint { ip, port },
         incarnation,
     })
+}
+
+fn value() -> impl Strategy<Value = Bytes> {
+    prop::collection::vec(any::<u8>(), 0..3000).prop_map(Bytes::from)
+}
+
+fn version() -> impl Strategy<Value = Version> {
+    (any::<u64>(), any::<u64>()).prop_map(|(counter, node)| Version { counter, node: Id(node) })
+}
+
+fn item() -> impl Strategy<Value = Item> {
+    let origin = (any::<u64>(), any::<u64>(), any::<u64>());
+    let origin =
+        origin.prop_map(|(node, incarnation, sequence)| Origin { node: Id(node), incarnation, sequence });
+    (any::<u64>(), version(), origin, prop::option::of(value()), any::<u32>())
+        .prop_map(|(key, version, origin, value, age_s)| Item { key: Id(key), version, origin, value, age_s })
+}
+
+fn request() -> impl Strategy<Value = Request> {
+    prop_oneof![
+        prop::option::of(value()).prop_map(Request::Write),
+        any::<u64>().prop_map(|key| Request::Read(Id(key))),
+        item().prop_map(Request::Keep),
+        (any::<u64>(), version()).prop_map(|(key, version)| Request::Compare { key: Id(key), version }),
+        (any::<u64>(), any::<u64>()).prop_map(|(key, last)| Request::Fetch { key: Id(key), last: Id(last) }),
+    ]
+}
+
+fn refusal() -> impl Strategy<Value = Refusal> {
+    prop_oneof![
+        Just(Refusal::NotReady),
+        Just(Refusal::Full),
+        Just(Refusal::Missing),
+        Just(Refusal::Overloaded),
+        version().prop_map(Refusal::Outdated),
+        (any::<u8>(), any::<u8>()).prop_map(|(copies, wanted)| Refusal::TooFewCopies { copies, wanted }),
+    ]
+}
+
+fn talk() -> impl Strategy<Value = Talk> {
+    let written = (version(), any::<u8>()).prop_map(|(version, copies)| Ok(Written { version, copies }));
+    let stored = (value(), version()).prop_map(|(value, version)| Stored { value, version });
+    let cursor =
+        || (any::<u64>(), any::<u64>()).prop_map(|(place, key)| Cursor { place: Id(place), key: Id(key) });
+    let holding = prop::sample::select(vec![Holding::Whole, Holding::Acquiring, Holding::Foreign]);
+    let items = prop::collection::vec(item(), 0..20);
+    prop_oneof![
+        (any::<u64>(), prop_oneof![written, refusal().prop_map(Err)])
+            .prop_map(|(sequence, result)| Talk::Written { sequence, result }),
+        (any::<u64>(), prop_oneof![prop::option::of(stored).prop_map(Ok), refusal().prop_map(Err)])
+            .prop_map(|(sequence, result)| Talk::Value { sequence, result }),
+        (any::<u64>(), prop_oneof![Just(Ok(())), refusal().prop_map(Err)])
+            .prop_map(|(sequence, result)| Talk::Kept { sequence, result }),
+        (any::<u64>(), cursor(), any::<u64>()).prop_map(|(token, cursor, last)| Talk::Fetch {
+            token,
+            cursor,
+            last: Id(last)
+        }),
+        (any::<u64>(), items, prop::option::of(cursor()), holding)
+            .prop_map(|(token, items, next, holding)| Talk::Items { token, items, next, holding }),
+        (any::<u64>(), any::<u64>())
+            .prop_map(|(first, last)| Talk::Taken(Span { first: Id(first), last: Id(last) })),
+    ]
 }
 
 fn contacts() -> impl Strategy<Value = Vec<Contact>> {
@@ -33,6 +101,7 @@ fn body() -> impl Strategy<Value = Body> {
             .prop_map(|(after, payload)| Body::Reliable { after, payload: Bytes::from(payload) }),
         (any::<u64>(), prop::collection::vec(any::<u8>(), 0..3000))
             .prop_map(|(last, payload)| Body::Broadcast { last: Id(last), payload: Bytes::from(payload) }),
+        request().prop_map(Body::Dictionary),
         (prop::collection::vec(any::<u64>().prop_map(Id), 0..300), any::<Vec<u8>>()).prop_map(
             |(destinations, payload)| Body::Multicast { destinations, payload: Bytes::from(payload) }
         ),
@@ -76,6 +145,7 @@ fn message() -> impl Strategy<Value = Message> {
     let result = prop_oneof![found, Just(Err(RouteError::NoSuchNode))];
     prop_oneof![
         route(),
+        talk().prop_map(Message::Dictionary),
         prop::collection::vec(ack(), 0..=ACKS_MAX).prop_map(Message::Acks),
         (any::<u64>(), any::<bool>(), result).prop_map(|(sequence, maintenance, result)| Message::Answer {
             sequence,
@@ -209,6 +279,28 @@ fn the_largest_payload_passes_and_a_larger_one_is_refused() {
 }
 
 #[test]
+fn a_full_chunk_of_items_passes_and_a_larger_one_is_refused() {
+    let item = |bytes: usize| Item {
+        key: Id(u64::MAX),
+        version: Version { counter: u64::MAX, node: Id(u64::MAX) },
+        origin: Origin { node: Id(u64::MAX), incarnation: u64::MAX, sequence: u64::MAX },
+        value: Some(Bytes::from(vec![0; bytes])),
+        age_s: u32::MAX,
+    };
+    let chunk = |items: Vec<Item>| {
+        Message::Dictionary(Talk::Items { token: u64::MAX, items, next: None, holding: Holding::Whole })
+    };
+    // As many items as there can be, and the last one of them as large as can be.
+    let mut full = vec![item(CHUNK_BYTES_MAX / CHUNK_ITEMS_MAX); CHUNK_ITEMS_MAX - 1];
+    full.push(item(VALUE_BYTES_MAX));
+    assert!(decoded(&chunk(full.clone()), full_ring()).is_ok());
+    full.push(item(0));
+    assert!(matches!(decoded(&chunk(full), full_ring()), Err(WireError::TooLong { .. })));
+    let too_large = chunk(vec![item(VALUE_BYTES_MAX + 1)]);
+    assert!(matches!(decoded(&too_large, full_ring()), Err(WireError::TooLong { .. })));
+}
+
+#[test]
 fn ids_off_the_ring_are_refused_wherever_they_stand() {
     let ring = Ring::new(100).unwrap();
     let route = |source, key, entry| {
@@ -233,6 +325,12 @@ fn ids_off_the_ring_are_refused_wherever_they_stand() {
         Message::HandOver { predecessor: Some(someone(100)), successors: Vec::new(), fingers: Vec::new() },
         Message::HandOver { predecessor: None, successors: Vec::new(), fingers: vec![someone(100)] },
         Message::Check { token: 1, target: Id(100) },
+        Message::Dictionary(Talk::Taken(Span { first: Id(1), last: Id(100) })),
+        Message::Dictionary(Talk::Fetch {
+            token: 1,
+            cursor: Cursor { place: Id(1), key: Id(100) },
+            last: Id(1),
+        }),
         Message::Answer {
             sequence: 1,
             maintenance: false,

@@ -9,6 +9,7 @@ use p2ps::access_point::AccessPoint;
 use p2ps::config::{Geometry, NetConfig};
 use p2ps::id::{Id, Ring};
 use p2ps::invariant::{Journal, View};
+use p2ps::message::dictionary::{Answer, DictionaryError};
 use p2ps::message::{Contact, Found, Message, MessageKind, RouteError};
 use p2ps::peer::{Command, Delivery, Event, Input, Outbox, Output, Peer, Phase};
 use p2ps::time::Time;
@@ -27,6 +28,7 @@ enum Flight {
 pub struct Application {
     pub completed: BTreeMap<u64, Result<Found, RouteError>>,
     pub sent: BTreeMap<u64, Result<(), RouteError>>,
+    pub answered: BTreeMap<u64, Result<Answer, DictionaryError>>,
     pub delivered: Vec<Delivery>,
     pub events: Vec<Event>,
 }
@@ -53,6 +55,8 @@ pub struct Network {
     pub loss_per_mille: u64,
     /// What each input costs the one processor that all nodes share.
     pub cost: Duration,
+    /// Which messages are lost, besides those lost by chance.
+    pub loses: fn(&Message) -> bool,
     pub trace: u64,
     /// What the applications asked for and saw, for the invariants.
     pub journal: Journal,
@@ -85,6 +89,7 @@ impl Network {
             latency_us: 1_000..50_000,
             loss_per_mille: 0,
             cost: Duration::ZERO,
+            loses: |_| false,
             trace: 0,
             journal: Journal::default(),
             prepare: Box::new(|_| ()),
@@ -206,6 +211,27 @@ impl Network {
         self.operations += 1;
         let (operation, payload) = (self.operations, text.as_bytes().to_vec().into());
         self.give(from, Input::Command(Command::SendReliably { operation, destination, payload }));
+        operation
+    }
+
+    /// Starts an operation on the dictionary and returns its number.
+    pub fn insert(&mut self, from: Id, key: Id, value: &str) -> u64 {
+        let value = value.as_bytes().to_vec().into();
+        self.command(from, |operation| Command::Insert { operation, key, value })
+    }
+
+    pub fn get(&mut self, from: Id, key: Id) -> u64 {
+        self.command(from, |operation| Command::Get { operation, key })
+    }
+
+    pub fn remove(&mut self, from: Id, key: Id) -> u64 {
+        self.command(from, |operation| Command::Remove { operation, key })
+    }
+
+    fn command(&mut self, from: Id, command: impl FnOnce(u64) -> Command) -> u64 {
+        self.operations += 1;
+        let operation = self.operations;
+        self.give(from, Input::Command(command(operation)));
         operation
     }
 
@@ -341,7 +367,10 @@ impl Network {
             Flight::Message { from, to, message } => {
                 self.messages += 1;
                 let cut = self.island.contains(&from.id) != self.island.contains(&to.id);
-                if cut || (self.loss_per_mille > 0 && self.random(1000) < self.loss_per_mille) {
+                if cut
+                    || (self.loses)(&message)
+                    || (self.loss_per_mille > 0 && self.random(1000) < self.loss_per_mille)
+                {
                     return;
                 }
                 let alive = self.peers.get(&to.id).is_some_and(|peer| peer.me() == to);
@@ -390,6 +419,10 @@ impl Network {
                 }
                 Output::Sent { operation, result } => {
                     let earlier = self.applications.entry(id).or_default().sent.insert(operation, result);
+                    assert_eq!(earlier, None, "operation {operation} ended twice");
+                }
+                Output::Answered { operation, result } => {
+                    let earlier = self.applications.entry(id).or_default().answered.insert(operation, result);
                     assert_eq!(earlier, None, "operation {operation} ended twice");
                 }
                 Output::Event(event) => self.applications.entry(id).or_default().events.push(event),

@@ -339,7 +339,11 @@ impl VirtualAgent {
                     continue;
                 }
                 // A managed node has no application that messages would be for.
-                What::Delivered(_) | What::Undelivered { .. } | What::Sent { .. } => continue,
+                What::Delivered(_)
+                | What::Undelivered { .. }
+                | What::Sent { .. }
+                | What::Answered { .. }
+                | What::ItemsLeftBehind { .. } => continue,
             };
             self.said.push_back(Notice::Node { node, report });
         }

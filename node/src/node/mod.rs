@@ -1,33 +1,36 @@
-//! The user's API: create a network, join one, send, look up.
+//! The user's API: create a network, join one, send, look up, and keep values under keys.
+
+mod error;
+mod streams;
 
 use std::fmt;
-use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_core::Stream;
 use rand::TryRng;
 use rand::rngs::SysRng;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::access_point::AccessPoint;
-use crate::com::handshake::HandshakeError;
 use crate::com::key::NetworkKey;
 use crate::com::shaping::ShapeRules;
 use crate::config::NetConfig;
 use crate::core::Statistics;
-use crate::driver::{self, JoinFailure, Receiver, Shared, Spawner, Started, Waiter, clock};
+use crate::driver::{self, JoinFailure, Shared, Spawner, Started, Waiter, clock};
 use crate::id::{Id, Ring};
+use crate::message::dictionary::Answer;
 use crate::message::{Contact, DESTINATIONS_MAX, Found, RouteError};
 use crate::metrics::Snapshot;
 use crate::peer::{Command, Input, JoinError, Peer};
 use crate::time::Time;
 
+pub use error::{ConfigProblem, NodeError};
+pub use streams::{Events, Messages};
+
 pub use crate::driver::{LookupEnd, NodeEvent};
+pub use crate::message::dictionary::{DictionaryError, Stored, Version, Written};
 pub use crate::peer::{Delivery as Message, Event};
 
 /// The most access points that a node may be given to join by.
@@ -236,7 +239,62 @@ impl Node {
         self.order(payload.into(), |payload| Command::SendToSuccessors { count, payload })
     }
 
-    /// Leaves the network gracefully: the successor takes over, the neighbours are told, all links are closed. Tells whether
+    /// Gives a key a value, in as many places as the network's replication says; the value that it had is replaced. All its copies
+    /// are in their places then. Of several writes at once, one is the last for everybody ([`Version`]).
+    ///
+    /// # Errors
+    /// [`NodeError::NotOnRing`]; [`NodeError::Dictionary`] with the reason, at the latest after
+    /// [`OPERATION_TIMEOUT`](crate::services::dictionary::OPERATION_TIMEOUT): the value may have been written all the same;
+    /// [`NodeError::HasStopped`].
+    ///
+    /// # Examples
+    /// ```
+    /// # use p2ps::config::NetConfig;
+    /// # use p2ps::node::{Node, NodeConfig};
+    /// # use p2ps::id::Id;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+    /// let (first, ..) = Node::create_net(NetConfig::default(), NodeConfig::default()).await?;
+    /// let (second, ..) = Node::join_net(&[first.access_point()], NodeConfig::default(), None).await?;
+    ///
+    /// let written = first.insert(Id(42), "forty-two").await?;
+    /// let stored = second.get(Id(42)).await?.expect("it was inserted");
+    /// assert_eq!((&stored.value[..], stored.version), (&b"forty-two"[..], written.version));
+    ///
+    /// first.leave().await?;
+    /// assert!(second.get(Id(42)).await?.is_some(), "the node that left has handed it over");
+    /// second.remove(Id(42)).await?;
+    /// assert_eq!(second.get(Id(42)).await?, None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })
+    /// # }
+    /// ```
+    pub async fn insert(&self, key: Id, value: impl Into<Bytes>) -> Result<Written, NodeError> {
+        let value = value.into();
+        self.write(key, |operation| Command::Insert { operation, key, value }).await
+    }
+
+    /// The value of a key, if it has one (P2PS's look-up of a value). The module
+    /// [`services::dictionary`](crate::services::dictionary) says what is promised.
+    ///
+    /// # Errors
+    /// As [`Node::insert`].
+    pub async fn get(&self, key: Id) -> Result<Option<Stored>, NodeError> {
+        match self.ask_dictionary(key, |operation| Command::Get { operation, key }).await? {
+            Answer::Value(value) => Ok(value),
+            Answer::Written(_) => unreachable!("a peer answers a read by a value"),
+        }
+    }
+
+    /// Removes a key and its value, whether it has one or not.
+    ///
+    /// # Errors
+    /// As [`Node::insert`].
+    pub async fn remove(&self, key: Id) -> Result<Written, NodeError> {
+        self.write(key, |operation| Command::Remove { operation, key }).await
+    }
+
+    /// Leaves the network gracefully: the successor takes over with all items of the dictionary, the neighbours are told, all links are closed. Tells whether
     /// the successor did take over. The node has stopped then.
     ///
     /// # Errors
@@ -341,6 +399,19 @@ impl Node {
 
     fn order(&self, payload: Bytes, order: impl FnOnce(Bytes) -> Command) -> Result<(), NodeError> {
         Ok(self.running.shared.send(payload.len(), order(payload))?)
+    }
+
+    async fn write(&self, key: Id, order: impl FnOnce(u64) -> Command) -> Result<Written, NodeError> {
+        match self.ask_dictionary(key, order).await? {
+            Answer::Written(written) => Ok(written),
+            Answer::Value(_) => unreachable!("a peer answers a write by a version"),
+        }
+    }
+
+    async fn ask_dictionary(&self, key: Id, order: impl FnOnce(u64) -> Command) -> Result<Answer, NodeError> {
+        self.check(key)?;
+        let answered = self.running.shared.ask_dictionary(order);
+        Ok(answered.await.map_err(|_| NodeError::HasStopped)??)
     }
 
     fn check(&self, id: Id) -> Result<(), NodeError> {
@@ -465,110 +536,6 @@ impl IdleNode {
             Err(JoinFailure { error, .. }) => Err(NodeError::CouldNotJoin(error)),
         }
     }
-}
-
-/// The messages that come for an application. It may take its time: [`MESSAGES_WAITING_MAX`] messages wait, with at most
-/// [`MESSAGES_WAITING_BYTES_MAX`] bytes; what comes then is dropped, and counted.
-///
-/// [`MESSAGES_WAITING_MAX`]: crate::com::limits::MESSAGES_WAITING_MAX
-/// [`MESSAGES_WAITING_BYTES_MAX`]: crate::com::limits::MESSAGES_WAITING_BYTES_MAX
-#[derive(Debug)]
-pub struct Messages(Receiver<Message>);
-
-/// What happens to a node. [`EVENTS_WAITING_MAX`] events wait; then the oldest is dropped for a new one, and counted.
-///
-/// [`EVENTS_WAITING_MAX`]: crate::com::limits::EVENTS_WAITING_MAX
-#[derive(Debug)]
-pub struct Events(Receiver<NodeEvent>);
-
-macro_rules! mailbox {
-    ($name:ident, $item:ty) => {
-        impl $name {
-            /// The next one; `None` once the node has stopped.
-            pub async fn next(&mut self) -> Option<$item> {
-                std::future::poll_fn(|context| self.0.poll_next(context)).await
-            }
-
-            /// How many were dropped for want of room.
-            pub fn missed(&self) -> u64 {
-                self.0.missed()
-            }
-        }
-
-        impl Stream for $name {
-            type Item = $item;
-
-            fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<$item>> {
-                self.get_mut().0.poll_next(context)
-            }
-        }
-    };
-}
-
-mailbox!(Messages, Message);
-mailbox!(Events, NodeEvent);
-
-/// What can go wrong with a node.
-#[derive(Debug, thiserror::Error)]
-pub enum NodeError {
-    /// The node's settings do not work (P2PS 1.0's `couldNotConfig`).
-    #[error("the node's settings do not work: {0}")]
-    CouldNotConfig(#[source] ConfigProblem),
-    /// The node cannot accept links.
-    #[error("cannot listen on {listen}: {source}")]
-    CouldNotListen {
-        /// Where it was to listen.
-        listen: SocketAddr,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// The node is not let into the network (P2PS 1.0's `couldNotJoin`, `nodeAlreadyInNetwork`).
-    #[error("cannot join: {0}")]
-    CouldNotJoin(#[source] JoinError),
-    /// A node of the network makes no link with this one (P2PS 1.0's `versionMismatch`, among others).
-    #[error("cannot join by {access_point}: {source}")]
-    Refused {
-        /// Whom it tried to join by: the last of those given.
-        access_point: AccessPoint,
-        /// Why.
-        source: HandshakeError,
-    },
-    /// An id or a key is not on the network's ring.
-    #[error("{id} is not on the ring: ids and keys are 0 to {}", ring.last())]
-    NotOnRing {
-        /// The id.
-        id: Id,
-        /// The ring.
-        ring: Ring,
-    },
-    /// More successors than a node knows (P2PS 1.0's `nrSuccTooLarge`).
-    #[error("{count} successors: the network's successor lists have {length}")]
-    TooManySuccessors {
-        /// How many were wanted.
-        count: usize,
-        /// How many there are.
-        length: usize,
-    },
-    /// A look-up or a message did not get through.
-    #[error(transparent)]
-    Route(#[from] RouteError),
-    /// The node has left or was stopped (P2PS 1.0's `nodeHasLeft`).
-    #[error("the node has left its network")]
-    HasStopped,
-}
-
-/// Why a node's settings do not work.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ConfigProblem {
-    /// It would tell others an address that means any address.
-    #[error("others cannot reach a node at {0}: say which address to advertise")]
-    NoAddress(SocketAddr),
-    /// There is nobody to join by, or too many are named.
-    #[error("{0} access points to join by were given, 1 to {ACCESS_POINTS_MAX} are allowed")]
-    AccessPoints(usize),
-    /// The system gives no random numbers for what was left to it.
-    #[error("the system gives no random numbers: {0}")]
-    NoRandomness(String),
 }
 
 fn check_access_points(access_points: &[AccessPoint]) -> Result<(), NodeError> {
