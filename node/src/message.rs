@@ -214,6 +214,14 @@ pub struct Route {
     pub body: Body,
 }
 
+impl Route {
+    /// The same message's way with another key, carrying `body`: a part of what this one carries.
+    pub(crate) fn carrying(&self, key: Id, body: Body) -> Route {
+        let Route { source, sequence, key: _, hops, backward, hop, entry, body: _ } = *self;
+        Route { source, sequence, key, hops, backward, hop, entry, body }
+    }
+}
+
 /// What travels to a key's responsible.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Body {

@@ -263,6 +263,7 @@ impl Peer {
     /// is one. With `maintenance` its rounds go on from a random moment of their longest period; without, it never begins one.
     pub fn settle(&mut self, now: Time, ring: &ConvergedRing<'_>, maintenance: bool) {
         self.core.settle(now, ring, maintenance);
+        self.services.dictionary.settle(&self.core);
     }
 
     /// Whether it answers for a key now.

@@ -144,9 +144,8 @@ impl Core {
     }
 
     fn direct(&mut self, cx: &mut Context<'_>, passage: Passage) {
-        if let Body::Multicast { destinations, .. } = &passage.route.body {
-            let destinations = destinations.clone();
-            return self.split_list(cx, &passage, &destinations);
+        if let Body::Multicast { .. } = &passage.route.body {
+            return self.split_list(cx, &passage);
         }
         match self.decide(passage.route.key, &passage) {
             Decision::Mine if self.handed_over => match self.heir(&passage) {

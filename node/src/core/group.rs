@@ -88,7 +88,7 @@ impl Core {
         let known = self.table.contacts().into_iter().chain(self.neighbours.successor());
         for part in parts(self.net.ring(), self.me.id, known, first, last) {
             let body = Body::Broadcast { last: part.last, payload: payload.clone() };
-            let onward = Route { key: part.first, entry: None, backward: 0, body, ..route.clone() };
+            let onward = Route { entry: None, backward: 0, ..route.carrying(part.first, body) };
             let head = part.head.filter(|head| !suspects.contains(&head.id));
             match head {
                 Some(to) => {
@@ -101,7 +101,9 @@ impl Core {
     }
 
     /// Each destination of a list goes where it would go alone; those that go the same way go together.
-    pub(crate) fn split_list(&mut self, cx: &mut Context<'_>, passage: &Passage, destinations: &[Id]) {
+    pub(crate) fn split_list(&mut self, cx: &mut Context<'_>, passage: &Passage) {
+        let Passage { route, from, tried } = passage;
+        let Body::Multicast { destinations, payload } = &route.body else { return };
         let split = Split::new(destinations, |destination| match self.decide(destination, passage) {
             Decision::Mine if self.handed_over => self.heir(passage).ok_or(Some(RouteError::NoNextHop)),
             Decision::Mine if destination == self.me.id => Err(None),
@@ -112,19 +114,17 @@ impl Core {
             }
             Decision::Forward(next) => Ok(next),
         });
-        let route = &passage.route;
         for (reason, destinations) in split.refused {
             self.undeliverable(cx, route.source, &destinations, reason);
         }
-        let Body::Multicast { payload, .. } = &route.body else { return };
         if split.mine && self.delivered.is_first(&route.source, route.sequence) {
             self.deliver(cx, &route.source, self.me.id, payload.clone());
         }
         for (next, destinations) in split.onward.into_values() {
             let key = destinations[0];
             let body = Body::Multicast { destinations, payload: payload.clone() };
-            let onward = Passage { route: Route { key, body, ..route.clone() }, ..passage.clone() };
-            self.forward(cx, onward, next);
+            let route = route.carrying(key, body);
+            self.forward(cx, Passage { route, from: *from, tried: tried.clone() }, next);
         }
     }
 }

@@ -107,6 +107,11 @@ impl Dictionary {
         self.acquisitions.is_empty()
     }
 
+    /// Takes the node's range for its own as it is: the network is new, and nobody has items of it.
+    pub(crate) fn settle(&mut self, core: &Core) {
+        self.range = core.range();
+    }
+
     /// Follows the node's range: what is new is acquired, what is gone is given.
     pub(crate) fn follow_range(&mut self, core: &mut Core, cx: &mut Context<'_>) {
         let range = core.range();
