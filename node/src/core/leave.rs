@@ -72,6 +72,14 @@ impl Core {
         self.timers.set(cx.now + pause, Timer::Leave);
     }
 
+    /// Nobody is left to hand over to: a leaving node goes at once, lest it answer for one that it does not know of yet.
+    pub(crate) fn leave_alone(&mut self, cx: &Context<'_>) {
+        if self.leaving.is_some() && !self.handed_over {
+            self.timers.clear(Timer::Leave);
+            self.timers.set(cx.now, Timer::Leave);
+        }
+    }
+
     /// Time to try again, to give up, or to go.
     pub(crate) fn on_leave_due(&mut self, cx: &mut Context<'_>) {
         let Some(leaving) = &self.leaving else { return };

@@ -258,7 +258,10 @@ impl Core {
         let known = self.table.contacts().into_iter().chain(self.neighbours.predecessor());
         match known.min_by_key(|contact| ring.distance(me, contact.id)) {
             Some(nearest) => self.adopt_successors(cx, nearest, &[]),
-            None => cx.event(Event::Alone),
+            None => {
+                cx.event(Event::Alone);
+                self.leave_alone(cx);
+            }
         }
     }
 }
