@@ -26,6 +26,7 @@ use super::join::{Joining, Stage};
 use super::leave::{LEAVE_MAX, Leaving};
 use super::lookup::PendingLookup;
 use super::repair::{Purpose, Request};
+use super::ring::Neighbours;
 use super::route::NextHop;
 use super::rtt::RoundTrips;
 use super::stabilise::Upkeep;
@@ -203,10 +204,7 @@ impl Core {
         } = self;
         digest.contact(*me);
         digest.plain(&(phase, handed_over, finger_upkeep, planted));
-        digest.ordered(neighbours.predecessor(), Digest::contact);
-        digest.ordered(neighbours.second_predecessor(), Digest::id);
-        digest.id(neighbours.range_start());
-        digest.ids(neighbours.successors());
+        digest.neighbours(neighbours);
         digest.ordered(table.entries(), |digest, (target, finger)| {
             digest.id(target);
             digest.ordered(finger, Digest::contact);
@@ -234,13 +232,7 @@ impl Core {
             digest.plain(&(incarnation, reach));
         });
         digest.upkeep(upkeep);
-        let Departed { lost } = departed;
-        digest.unordered(lost, |digest, (_, lost)| {
-            let Lost { contact, since: _, attempts, due } = lost;
-            digest.contact(*contact);
-            digest.plain(attempts);
-            digest.time(*due);
-        });
+        digest.departed(departed);
         digest.ordered(joining, |digest, joining| digest.joining(me.id, joining));
         digest.plain(items_held);
         digest.ordered(leaving, |digest, Leaving { began_at, gives_up_at, refused }| {
@@ -252,6 +244,22 @@ impl Core {
 }
 
 impl Digest {
+    fn neighbours(&mut self, neighbours: &Neighbours) {
+        self.ordered(neighbours.predecessor(), Digest::contact);
+        self.ordered(neighbours.second_predecessor(), Digest::id);
+        self.id(neighbours.range_start());
+        self.ids(neighbours.successors());
+    }
+
+    fn departed(&mut self, Departed { lost }: &Departed) {
+        self.unordered(lost, |digest, (_, lost)| {
+            let Lost { contact, since: _, attempts, due } = lost;
+            digest.contact(*contact);
+            digest.plain(attempts);
+            digest.time(*due);
+        });
+    }
+
     fn timer(&mut self, me: Id, at: Time, timer: Timer) {
         self.time(at);
         match timer {

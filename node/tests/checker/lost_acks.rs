@@ -20,7 +20,7 @@ const STEPS_MAX: u64 = 100_000;
 
 /// Sends three messages on a ring that a seed draws, and tells how many duplicates one of them had at most.
 pub fn check_lost_acks(seed: u64, prepare: impl Fn(&mut Peer) + 'static) -> Result<u64, Violation> {
-    let geometry = Geometry::Tango { k: 3, symmetric: seed % 2 == 0 };
+    let geometry = Geometry::Tango { k: 3, symmetric: seed.is_multiple_of(2) };
     let net = NetConfig::new(Ring::DEFAULT, geometry, 4).unwrap();
     let mut network = Network::new(net, seed);
     network.prepare = Box::new(prepare);
