@@ -10,6 +10,18 @@ const SCHEME: &str = "p2ps://";
 
 /// The address on which a node accepts links. Prints as `p2ps://host:port` and parses back; a host name is resolved when
 /// it is parsed.
+///
+/// # Examples
+/// ```
+/// use p2ps::access_point::AccessPoint;
+/// use std::net::SocketAddr;
+///
+/// let access_point: AccessPoint = "p2ps://127.0.0.1:3001".parse()?;
+/// let address = SocketAddr::from(access_point); // P2PS 1.0's ap2address, and address2ap:
+/// assert_eq!(AccessPoint::from(address), access_point);
+/// assert_eq!(access_point.to_string(), "p2ps://127.0.0.1:3001");
+/// # Ok::<(), p2ps::access_point::AccessPointError>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct AccessPoint {
     /// The address, IPv4 or IPv6.

@@ -84,7 +84,33 @@ impl fmt::Display for Geometry {
     }
 }
 
+/// When a node is a client of another one, its proxy, instead of a member of the ring (P2PS's `useProxy`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ProxyUse {
+    /// If the node that it joins by cannot reach it: it stands behind a firewall, say.
+    #[default]
+    IfUnreachable,
+    /// In any case: it accepts no links.
+    Always,
+    /// In no case: a node that cannot be reached does not get into the network.
+    Never,
+}
+
 /// The settings that all nodes of a network share. Nodes with other settings are refused at the handshake.
+///
+/// # Examples
+/// ```
+/// use p2ps::config::{Geometry, NetConfig};
+/// use p2ps::core::geometry::at_most_hops;
+///
+/// // A ring of 2^32 ids, each node with 8 successors, and a table that crosses 10 000 nodes in at most 6 hops.
+/// let net = NetConfig::new("2^32".parse()?, at_most_hops(6, 10_000)?, 8)?.with_replication(5)?;
+/// assert_eq!(net.to_string(), "max_size 2^32, tango(k=5, symmetric), 8 successors, replication 5");
+///
+/// let error = Geometry::Tango { k: 4, symmetric: true }.checked().unwrap_err();
+/// assert!(error.to_string().contains("odd"), "{error}");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "UncheckedNetConfig")]
 pub struct NetConfig {

@@ -5,11 +5,12 @@ use std::ffi::OsStr;
 use std::io::BufRead;
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use p2ps::access_point::AccessPoint;
 use p2ps::com::key::NetworkKey;
-use p2ps::config::{Geometry, NetConfig};
+use p2ps::config::{Geometry, NetConfig, ProxyUse};
 use p2ps::control::managed;
 use p2ps::id::{Id, Ring};
 use p2ps::metrics::endpoint::Endpoint;
@@ -37,9 +38,13 @@ fn main() -> ExitCode {
     }
     let done = match Cli::parse().command {
         Cmd::Run(options) => run(&options),
-        Cmd::Agent { worker } => {
-            let run = if worker { p2ps::agent::run_worker } else { p2ps::agent::run };
-            run().map(|()| ExitCode::SUCCESS).map_err(Into::into)
+        Cmd::Agent { worker, sentinel } => {
+            let done = match sentinel {
+                Some(lease_ms) => p2ps::agent::run_sentinel(Duration::from_millis(lease_ms)),
+                None if worker => p2ps::agent::run_worker(),
+                None => p2ps::agent::run(),
+            };
+            done.map(|()| ExitCode::SUCCESS).map_err(Into::into)
         }
         Cmd::NewKey => new_key(),
     };
@@ -73,6 +78,9 @@ enum Cmd {
         /// Be a worker process of an agent, which starts it itself.
         #[arg(long)]
         worker: bool,
+        /// Be the sentinel of an agent, which starts it itself: kill it where it is silent for so many milliseconds.
+        #[arg(long, value_name = "MS", conflicts_with = "worker")]
+        sentinel: Option<u64>,
     },
     /// Print a fresh network key, for run --network-key-stdin.
     NewKey,
@@ -110,6 +118,10 @@ struct RunOptions {
     /// In how many places each key of the dictionary is, 1 to 16 [default: 3, or the joined network's].
     #[arg(long, value_name = "COUNT")]
     replication: Option<u8>,
+    /// When another node stands in for this one, which is a client then and answers for no keys: if-unreachable, always
+    /// (it accepts no links) or never.
+    #[arg(long, value_name = "WHEN", default_value = "if-unreachable", value_parser = proxy_use)]
+    proxy: ProxyUse,
     /// Be a managed node: JSON lines on standard input and output. No other option goes with it.
     #[arg(long, exclusive = true)]
     managed: bool,
@@ -142,6 +154,15 @@ fn geometry(text: &str) -> Result<Geometry, String> {
         _ => return Err("write chord, dks:4, tango:5 or tango:5:symmetric".to_owned()),
     };
     geometry.checked().map_err(|error| error.to_string())
+}
+
+fn proxy_use(text: &str) -> Result<ProxyUse, String> {
+    match text {
+        "if-unreachable" => Ok(ProxyUse::IfUnreachable),
+        "always" => Ok(ProxyUse::Always),
+        "never" => Ok(ProxyUse::Never),
+        _ => Err("write if-unreachable, always or never".to_owned()),
+    }
 }
 
 fn new_key() -> Result<ExitCode, Box<dyn std::error::Error>> {
@@ -189,6 +210,7 @@ async fn by_hand(
         listen: options.listen,
         advertise: options.advertise,
         network_key,
+        proxy: options.proxy,
         ..NodeConfig::default()
     };
     let mut signals = Signals::new()?;
@@ -219,16 +241,21 @@ async fn by_hand(
     };
     match options.join.is_empty() {
         true => println!("created a network; join it with: p2ps-node run --join {}", node.access_point()),
-        false => println!("joined the network"),
+        false => match node.proxy() {
+            Some(proxy) => println!("client of     {} at {}", proxy.id, proxy.access_point),
+            None => println!("joined the network"),
+        },
     }
     tokio::select! {
         () = tell(messages, events) => {}
         () = signals.next() => {}
     }
     println!("leaving (Ctrl-C again: at once)");
+    let is_client = node.proxy().is_some();
     let alone = node.successors().is_empty();
     tokio::select! {
         left = node.leave() => match left? {
+            _ if is_client => println!("left: the proxy knows"),
             _ if alone => println!("left: the network ends"),
             true => println!("left: the successor has taken over"),
             false => println!("left: nobody could take over"),
@@ -293,6 +320,12 @@ fn tell_event(event: &NodeEvent) {
             println!("predecessor   {} at {}", contact.id, contact.access_point);
         }
         NodeEvent::Overlay(Event::NewPredecessor(None)) => println!("predecessor   unknown"),
+        NodeEvent::Overlay(Event::NewProxy(Some(proxy))) => {
+            println!("proxy         {} at {}", proxy.id, proxy.access_point);
+        }
+        NodeEvent::Overlay(Event::NewProxy(None)) => println!("proxy         looking for another one"),
+        NodeEvent::Overlay(Event::ClientJoined(client)) => println!("client        {} joined", client.id),
+        NodeEvent::Overlay(Event::ClientLeft(client)) => println!("client        {} left", client.id),
         NodeEvent::Overlay(Event::Alone) => println!("alone in the network"),
         NodeEvent::Overlay(Event::Suspected(contact)) => {
             println!("lost          {} at {} does not answer", contact.id, contact.access_point);

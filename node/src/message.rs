@@ -3,6 +3,7 @@
 //! A message goes over one link. Messages that cross the overlay travel inside [`Route`], are acknowledged by each hop
 //! ([`Ack`]) and answered by their destination directly to their source ([`Message::Answer`]).
 
+pub mod client;
 pub mod dictionary;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::access_point::AccessPoint;
 use crate::config::SUCCESSORS_MAX;
 use crate::id::Id;
+use client::{ClientTalk, Reply};
 use dictionary::{Item, Request, Talk};
 
 /// The largest payload of an application's message, in bytes.
@@ -39,6 +41,18 @@ pub struct Contact {
     pub access_point: AccessPoint,
     /// Which life of the node this is: a node that restarts with the same id has a larger one.
     pub incarnation: u64,
+}
+
+impl Contact {
+    /// Whether it is a client's: no link can be made to it, and what is said to it goes by the responsible of its id, its proxy.
+    pub fn is_client(&self) -> bool {
+        self.access_point.port == 0
+    }
+
+    /// The same node as a client.
+    pub(crate) fn as_client(self) -> Contact {
+        Contact { access_point: AccessPoint { port: 0, ..self.access_point }, ..self }
+    }
 }
 
 /// Anything that one node sends to another over a link.
@@ -150,6 +164,8 @@ pub enum Message {
         /// Whether the sender is the target's responsible.
         responsible: bool,
     },
+    /// Between a client and its proxy, directly.
+    Client(ClientTalk),
 }
 
 /// What a message is for.
@@ -323,6 +339,13 @@ pub enum Body {
     },
     /// The dictionary's, to the responsible of a place.
     Dictionary(Request),
+    /// An answer to the node whose id is the key: a client, or from one.
+    Reply {
+        /// The node's incarnation.
+        incarnation: u64,
+        /// The answer.
+        reply: Reply,
+    },
 }
 
 impl Body {
@@ -336,6 +359,7 @@ impl Body {
             Body::Dictionary(
                 Request::Write(Some(value)) | Request::Keep(Item { value: Some(value), .. }),
             ) => value.len(),
+            Body::Reply { reply, .. } => reply.payload_bytes(),
             Body::Lookup { .. } | Body::Join | Body::Dictionary(_) => 0,
         }
     }
@@ -349,8 +373,12 @@ impl Body {
             | Body::Broadcast { .. }
             | Body::Multicast { .. }
             | Body::Dictionary(Request::Write(_) | Request::Read(_) | Request::Keep(_)) => MessageKind::Data,
+            Body::Reply { reply, .. } if !matches!(reply, Reply::Answer { maintenance: true, .. }) => {
+                MessageKind::Data
+            }
             Body::Lookup { maintenance: true }
             | Body::Join
+            | Body::Reply { .. }
             | Body::Dictionary(Request::Fetch { .. } | Request::Compare { .. }) => MessageKind::Control,
         }
     }

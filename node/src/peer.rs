@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::access_point::AccessPoint;
-use crate::config::NetConfig;
+use crate::config::{NetConfig, ProxyUse};
 use crate::core::digest::Digest;
 use crate::core::forward::route_hops_max;
 use crate::core::geometry::Offsets;
@@ -42,6 +42,12 @@ pub enum Input {
     },
     /// A link asked for with [`Output::Connect`] stands.
     LinkUp {
+        /// The node at the other end.
+        contact: Contact,
+    },
+    /// This node has made a link to another, or had one, by which it can be reached: the end of [`Output::Reach`], or of a dial
+    /// that a message wanted.
+    Reached {
         /// The node at the other end.
         contact: Contact,
     },
@@ -170,6 +176,11 @@ impl Peer {
         self.core.plant(bug);
     }
 
+    /// Says when the node is to be a client. To be called before it joins.
+    pub fn set_proxy_use(&mut self, proxy_use: ProxyUse) {
+        self.core.proxy_use = proxy_use;
+    }
+
     /// Takes in what happened at `now`, and appends what is to be done to `out`. `now` never goes back.
     pub fn handle(&mut self, now: Time, input: Input, out: &mut Outbox) {
         let core = &mut self.core;
@@ -183,7 +194,13 @@ impl Peer {
             Input::Receive { from, message } => core.on_message(cx, from, message),
             Input::LinkUp { contact } => core.on_link_up(cx, contact),
             Input::LinkDown { contact, orderly } => core.on_link_down(cx, contact, orderly),
-            Input::Unreachable { contact: Some(contact), .. } => core.declare_dead(cx, contact),
+            Input::Reached { contact } => core.on_reached(cx, contact),
+            Input::Unreachable { contact: Some(contact), .. } => {
+                // To a client no link can be made: only what is said by the one it made, and that one's end, tell whether it lives.
+                if !core.is_unreachable_guest(cx, contact) && !core.clients.has_link(&contact) {
+                    core.declare_dead(cx, contact);
+                }
+            }
             Input::Unreachable { contact: None, reason, .. } => core.on_bootstrap_unreachable(cx, &reason),
             Input::Tick => core.on_tick(cx),
             Input::ApplicationIsFull(full) => self.services.reliable.application_is_full = full,
@@ -245,9 +262,19 @@ impl Peer {
         self.core.neighbours.predecessor()
     }
 
-    /// Its successor list, nearest first; empty while it is alone.
+    /// Its successor list, nearest first; empty while it is alone, and for a client.
     pub fn successors(&self) -> &[Contact] {
         self.core.neighbours.successors()
+    }
+
+    /// The node that stands in for it, if it is a client and has one now.
+    pub fn proxy(&self) -> Option<Contact> {
+        self.core.proxy.present
+    }
+
+    /// The nodes that it stands in for, in the order of their ids.
+    pub fn clients(&self) -> Vec<Contact> {
+        self.core.clients.contacts().collect()
     }
 
     /// Its finger table: the position that each finger stands for, and the node it points at, if any.
@@ -277,9 +304,10 @@ impl Peer {
         self.core.is_responsible_of(key)
     }
 
-    /// Whether a contact stands in one of its tables: such links are kept, others may be closed when idle.
+    /// Whether a contact stands in one of its tables, or is a client or the proxy: such links are kept, others may be closed when
+    /// idle.
     pub fn is_neighbour(&self, contact: &Contact) -> bool {
-        self.core.is_neighbour(contact)
+        self.core.keeps_link_to(contact)
     }
 
     /// Whether its successor list is full, so that as many neighbours may fail at once as it has entries. A smaller network
@@ -319,6 +347,8 @@ impl Peer {
     pub fn statistics(&self) -> Statistics {
         let dictionary = self.dictionary();
         Statistics {
+            uses_proxy: self.core.phase == Phase::Client,
+            clients: self.core.clients.len() as u64,
             items: dictionary.items() as u64,
             item_bytes: dictionary.bytes() as u64,
             ..self.core.statistics

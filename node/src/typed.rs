@@ -54,6 +54,21 @@ impl Delivery {
     ///
     /// # Errors
     /// As [`decode`].
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+    /// # use p2ps::{config::NetConfig, id::Id, node::{Node, NodeConfig}};
+    /// # let (first, mut messages, _) = Node::create_net(NetConfig::default(), NodeConfig::default()).await?;
+    /// # let (second, ..) = Node::join_net(&[first.access_point()], NodeConfig::default(), None).await?;
+    /// second.send(first.id(), p2ps::typed::encode(&("temperature", 21.5))?)?;
+    /// let message = messages.next().await.expect("the node runs");
+    /// assert_eq!(message.value::<(String, f64)>()?, ("temperature".to_owned(), 21.5));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })
+    /// # }
+    /// ```
     pub fn value<T: DeserializeOwned>(&self) -> Result<T, TypedError> {
         decode(&self.payload)
     }

@@ -2,7 +2,9 @@
 
 mod agent_harness;
 
-use agent_harness::{Agent, eventually, hello, prepare, session_members, spawn};
+use std::os::unix::process::ExitStatusExt;
+
+use agent_harness::{Agent, eventually, hello, prepare, session_members, session_processes, spawn};
 use p2ps::agent::protocol::{Notice, Request};
 
 const LONG_LEASE_MS: u64 = 60_000;
@@ -34,6 +36,14 @@ fn an_agent_that_is_killed_leaves_no_node() {
     agent.kill();
     agent.wait_end();
     agent.wait_no_nodes();
+}
+
+#[test]
+fn an_agent_that_hangs_is_killed_and_leaves_nothing() {
+    let mut agent = Agent::running(3, 1000);
+    agent.halt();
+    assert_eq!(agent.wait_end().signal(), Some(9));
+    eventually("nothing is left", || session_processes(agent.pid()).is_empty());
 }
 
 #[test]

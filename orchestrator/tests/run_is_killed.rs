@@ -15,7 +15,8 @@ fn an_orchestrator_that_is_killed_leaves_no_agent_and_no_node() {
     let mut run = Run::start(&plan(12, 300), &["--json"]);
     run.wait_alive(12);
     let agent = run.agent();
-    assert_eq!(processes(&agent).len(), 13);
+    // The agent, its sentinel and the nodes.
+    assert_eq!(processes(&agent).len(), 2 + 12);
     run.signal(Signal::KILL);
     run.wait_end();
     wait_gone(&agent, GONE_WITHIN);
@@ -44,7 +45,7 @@ fn a_run_that_is_going_on_is_not_cleaned_away() {
     let (code, text) = run.clean();
     assert_eq!(code, Some(3));
     assert!(text.contains("still being carried out"), "{text}");
-    assert_eq!(processes(&run.agent()).len(), 5);
+    assert_eq!(processes(&run.agent()).len(), 2 + 4);
     run.signal(Signal::INT);
     run.wait_end();
 }
@@ -58,7 +59,7 @@ fn an_agent_that_hangs_when_its_orchestrator_is_killed_is_cleaned_away_with_its_
     assert!(agent.signal(Signal::STOP).unwrap());
     run.signal(Signal::KILL);
     run.wait_end();
-    assert_eq!(processes(&agent).len(), 7);
+    assert_eq!(processes(&agent).len(), 2 + 6);
     let (code, text) = run.clean();
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains(&format!("ended agent, process {}", agent.pid)), "{text}");

@@ -52,7 +52,7 @@ fn the_same_plan_runs_with_its_nodes_in_one_process() {
     let expect = "expect:\n  - lookup.success >= 90%\n  - lookup.wrong == 0\n  - nodes.alive == 7\n";
     let mut run = Run::start(&format!("{PLAN}isolation: task\n{expect}"), &["--json", "--seed", "11"]);
     run.wait_alive(8);
-    assert_eq!(processes(&run.agent()).len(), 2, "the agent and one worker");
+    assert_eq!(processes(&run.agent()).len(), 3, "the agent, its sentinel and one worker");
     let status = run.wait_end();
     assert_eq!(processes(&run.agent()), [0; 0]);
     let last: Value = serde_json::from_str(run.printed.last().unwrap()).unwrap();

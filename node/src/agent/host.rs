@@ -1,7 +1,7 @@
 //! What an agent knows of its host.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -9,6 +9,15 @@ use super::protocol::HostFacts;
 
 /// The open files of an agent that has no nodes, at most.
 const OPEN_FILES_OF_AGENT: usize = 64;
+
+/// This very binary: what an agent starts is what it is itself.
+pub(super) fn executable() -> PathBuf {
+    match std::env::current_exe() {
+        Ok(path) if path.exists() => path,
+        // It was replaced or removed meanwhile; the kernel still has it.
+        _ => Path::new("/proc/self/exe").to_owned(),
+    }
+}
 
 /// Lets this process, and the nodes it starts, have as many open files and processes as the system allows.
 pub(super) fn raise_limits() {

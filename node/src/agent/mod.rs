@@ -3,7 +3,7 @@
 //! `p2ps-node agent` is started once per host, by whatever way (a child process, SSH). It hears [`protocol::Request`]s on
 //! standard input and tells [`protocol::Notice`]s on standard output. It executes its actions on the host's own monotonic
 //! clock, so their timing does not depend on the way to the orchestrator. End of input, or no word within the lease, and
-//! it kills every process that it started: the dead man's switch.
+//! it kills every process that it started: the dead man's switch. Should it hang, its [`sentinel`] kills it, and the nodes go with it.
 
 mod body;
 pub mod clock;
@@ -21,11 +21,13 @@ pub mod protocol;
 mod roster;
 mod sampling;
 mod schedule;
+mod sentinel;
 mod supervisor;
 mod task;
 mod worker;
 
 use std::io::Read;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -89,6 +91,15 @@ pub fn run() -> Result<(), AgentError> {
 /// [`AgentError::System`]: it was cut off from its agent otherwise than by the end of its input.
 pub fn run_worker() -> Result<(), AgentError> {
     worker::run()
+}
+
+/// Watches the agent that started this process, and kills it where it does not say within `lease` that it still hears its
+/// orchestrator.
+///
+/// # Errors
+/// [`AgentError::System`]: it cannot watch.
+pub fn run_sentinel(lease: Duration) -> Result<(), AgentError> {
+    sentinel::run(lease)
 }
 
 /// What the thread that reads standard input has to say.

@@ -1,7 +1,6 @@
 //! What an agent does before it has nodes: it checks what it was asked for, and gets what the nodes need.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
 
 use tokio::sync::mpsc;
 
@@ -52,25 +51,16 @@ pub(super) fn prepare(preparation: Preparation, events: mpsc::Sender<NodeEvent>)
     let housing = match isolation {
         Isolation::Process => {
             host::make_room_for_open_files(nodes.len() * PIPES_PER_PROCESS);
-            Housing::Processes(executable())
+            Housing::Processes(host::executable())
         }
         Isolation::Task => {
             let workers = workers(nodes.len(), metrics).map_err(|error| error.to_string())?;
-            Housing::Tasks(Crew::new(executable(), workers))
+            Housing::Tasks(Crew::new(host::executable(), workers))
         }
     };
     let reservations = ports::reserve(listen, ports, nodes.len())
         .map_err(|error| format!("ports for {} nodes cannot be had: {error}", nodes.len()))?;
     Ok(Roster::new(Common { housing, net, network_key, metrics, events }, nodes, reservations))
-}
-
-/// This very binary: nodes run what their agent is.
-fn executable() -> PathBuf {
-    match std::env::current_exe() {
-        Ok(path) if path.exists() => path,
-        // It was replaced or removed meanwhile; the kernel still has it.
-        _ => Path::new("/proc/self/exe").to_owned(),
-    }
 }
 
 /// How many worker processes so many nodes take: one for each core that they can keep busy, and more where a process may have

@@ -21,6 +21,7 @@ use super::protocol::{
 use super::roster::{Ended, Roster, StartError};
 use super::sampling::Sampling;
 use super::schedule::Slice;
+use super::sentinel::Sentinel;
 use crate::access_point::AccessPoint;
 use crate::control::{Order, Report};
 use crate::id::Id;
@@ -54,6 +55,7 @@ pub(super) struct Supervisor {
     probe: Probe,
     phase: Phase,
     lease_us: u64,
+    sentinel: Option<Sentinel>,
     /// When the orchestrator was last heard.
     heard_us: u64,
     sample_every_us: u64,
@@ -100,6 +102,7 @@ impl Supervisor {
             probe,
             phase: Phase::Fresh,
             lease_us: HELLO_WAIT_US,
+            sentinel: None,
             heard_us: now_us,
             sample_every_us: 1_000_000,
             roster: None,
@@ -148,13 +151,20 @@ impl Supervisor {
 
     /// Something that is no request came in.
     pub(super) fn malformed(&mut self, error: String) {
-        self.heard_us = monotonic_us();
+        self.renew_lease();
         self.problem(error);
+    }
+
+    fn renew_lease(&mut self) {
+        self.heard_us = monotonic_us();
+        if let Some(sentinel) = &mut self.sentinel {
+            sentinel.renew();
+        }
     }
 
     /// Carries a request out.
     pub(super) fn request(&mut self, request: Request) {
-        self.heard_us = monotonic_us();
+        self.renew_lease();
         match (request, &self.phase) {
             (Request::Stop, Phase::Ending { .. } | Phase::Ended(_)) => {}
             (Request::Stop, _) => self.kill_everything(None),
@@ -226,7 +236,12 @@ impl Supervisor {
             );
             return self.refuse(error);
         }
-        self.lease_us = lease_ms.clamp(*LEASE_MS.start(), *LEASE_MS.end()) * 1000;
+        let lease_ms = lease_ms.clamp(*LEASE_MS.start(), *LEASE_MS.end());
+        self.lease_us = lease_ms * 1000;
+        match Sentinel::start(Duration::from_millis(lease_ms)) {
+            Ok(sentinel) => self.sentinel = Some(sentinel),
+            Err(error) => return self.refuse(format!("it cannot start its sentinel: {error}")),
+        }
         self.phase = Phase::Greeted;
         self.outlet.say(&Notice::Ready { version: AGENT_PROTOCOL_VERSION, host: host::facts() });
     }

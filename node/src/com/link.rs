@@ -48,6 +48,15 @@ pub struct Link {
     queued: bool,
 }
 
+/// What waits to be written on a link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unsent {
+    /// How many messages, whole or in part.
+    pub messages: usize,
+    /// How many bytes.
+    pub bytes: usize,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Open,
@@ -110,6 +119,11 @@ impl Link {
     /// How many bytes wait to be written.
     pub fn backlog_bytes(&self) -> usize {
         self.outgoing.waiting_bytes()
+    }
+
+    /// What would be lost if the link ended now.
+    pub fn unsent(&self) -> Unsent {
+        Unsent { messages: self.outgoing.waiting_messages(), bytes: self.backlog_bytes() }
     }
 
     /// Notes that it is to be flushed at the turn's end; `false` where that is known already.

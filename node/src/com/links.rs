@@ -6,7 +6,7 @@ use std::task::Context;
 use super::limits::{
     LINKS_CLOSING_MAX, LINKS_MAX, LINKS_PER_CONTACT_MAX, LINKS_SPARE_MAX, LINKS_SPARE_SLACK,
 };
-use super::link::Link;
+use super::link::{Link, Unsent};
 use crate::access_point::AccessPoint;
 use crate::message::{Contact, Message};
 use crate::wire::WireError;
@@ -86,6 +86,18 @@ impl Links {
     /// The link over which messages to `contact` go.
     pub fn find(&self, contact: &Contact) -> Option<LinkKey> {
         self.open.get(contact).map(|keys| keys[0])
+    }
+
+    /// The newest link to `contact`, where there are several.
+    pub fn second(&self, contact: &Contact) -> Option<LinkKey> {
+        self.open.get(contact).filter(|keys| keys.len() > 1)?.last().copied()
+    }
+
+    /// Whether a link to `contact` is open that this node opened.
+    pub fn has_outbound(&self, contact: &Contact) -> bool {
+        let outbound =
+            |key: &LinkKey| self.slots[key.slot as usize].as_ref().is_some_and(|(_, link)| link.outbound);
+        self.open.get(contact).is_some_and(|keys| keys.iter().any(outbound))
     }
 
     /// A node to which a link is open and that can be reached there.
@@ -179,8 +191,8 @@ impl Links {
         last.then_some(contact)
     }
 
-    /// Drops a link and its socket. Tells the contact and how many bytes were not sent, if this was the last open link to it.
-    pub fn remove(&mut self, key: LinkKey) -> Option<(Contact, usize)> {
+    /// Drops a link and its socket. Tells the contact and what was not sent, if this was the last open link to it.
+    pub fn remove(&mut self, key: LinkKey) -> Option<(Contact, Unsent)> {
         self.link_mut(key)?;
         let (_, link) = self.slots[key.slot as usize].take()?;
         self.free.push(key.slot);
@@ -191,7 +203,7 @@ impl Links {
             return None;
         }
         let last = self.forget(key, link.contact, link.outbound);
-        last.then_some((link.contact, link.backlog_bytes()))
+        last.then(|| (link.contact, link.unsent()))
     }
 
     /// All links, open and closing.
@@ -316,7 +328,7 @@ mod tests {
             assert_eq!((links.find(&contact(7)), links.len()), (None, 1));
             assert_eq!(links.remove(keys[1]), None, "its farewell was its end");
             assert_eq!(links.remove(keys[1]), None);
-            assert_eq!(links.remove(keys[2]), Some((contact(8), 0)));
+            assert_eq!(links.remove(keys[2]), Some((contact(8), Unsent::default())));
             assert!(links.is_empty());
         });
     }
@@ -326,16 +338,20 @@ mod tests {
         run(async {
             let (mut links, keys, _others) = links_to([7].into_iter()).await;
             let message = Message::Left { successors: vec![contact(1); 30] };
-            let mut pushed = 0;
+            let (mut pushed, mut messages) = (0, 0);
             while let Some(bytes) = links.push(keys[0], 1, &message).unwrap() {
-                pushed += bytes;
+                (pushed, messages) = (pushed + bytes, messages + 1);
                 assert_eq!(links.backlog_bytes(), pushed);
                 assert!(pushed < super::super::limits::LINK_BACKLOG_BYTES_MAX + 1000);
             }
             assert!(pushed >= super::super::limits::LINK_BACKLOG_BYTES_MAX);
+            assert_eq!(links.link_mut(keys[0]).unwrap().unsent(), Unsent { messages, bytes: pushed });
             links.flush();
             assert!(links.backlog_bytes() < pushed, "the socket took some");
-            links.remove(keys[0]);
+            let left = links.backlog_bytes();
+            let (_, unsent) = links.remove(keys[0]).unwrap();
+            let message_bytes = pushed / messages;
+            assert_eq!(unsent, Unsent { messages: left.div_ceil(message_bytes), bytes: left });
             assert_eq!(links.backlog_bytes(), 0);
         });
     }

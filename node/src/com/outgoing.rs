@@ -1,6 +1,7 @@
 //! What waits to be written on a link: frames, and on a sealed link the record that they become.
 
 use super::channel::{ChannelError, Sealer};
+use crate::wire::PREFIX_BYTES;
 
 /// Frames in the order in which they leave. A link at rest holds no memory here.
 #[derive(Debug)]
@@ -35,6 +36,20 @@ impl Outgoing {
     pub(super) fn waiting_bytes(&self) -> usize {
         let record_bytes = self.sealed.as_ref().map_or(0, |sealed| sealed.record.len() - sealed.written);
         self.frames.len() - self.done + record_bytes
+    }
+
+    /// How many messages wait to be written, whole or in part. On a sealed link those of the record that is being written are
+    /// not among them.
+    pub(super) fn waiting_messages(&self) -> usize {
+        let (mut start, mut messages) = (0, 0);
+        while let Some(prefix) = self.frames.get(start..).and_then(|rest| rest.first_chunk::<PREFIX_BYTES>())
+        {
+            let body_bytes = u32::from_le_bytes(*prefix) as usize;
+            start += PREFIX_BYTES + body_bytes;
+            // A farewell is no message.
+            messages += usize::from(start > self.done && body_bytes > 0);
+        }
+        messages
     }
 
     /// What is to be written next; nothing: nothing waits.

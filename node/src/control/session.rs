@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::{OperationReport, Order, Outcome, Report, Setup};
-use crate::config::NetConfig;
+use crate::config::{NetConfig, ProxyUse};
 use crate::driver::clock;
 use crate::id::Id;
 use crate::metrics::endpoint::Endpoint;
@@ -109,6 +109,8 @@ async fn obey<R: Reports>(lines: &mut impl Orders, reports: &mut R, make: MakeNo
         seed: Some(setup.seed),
         network_key: setup.network_key,
         runtime: Runtime::Tokio,
+        // Who takes part is known by the plan: a node that others cannot reach does not get in.
+        proxy: ProxyUse::Never,
     };
     let idle = make(setup.net, &config)?;
     let node = idle.node().clone();

@@ -67,9 +67,9 @@ impl Core {
     /// Why this node cannot send a message now, if it cannot.
     pub(crate) fn send_refusal(&self, payload: &Bytes) -> Option<RouteError> {
         match self.phase {
-            Phase::Member | Phase::Leaving if payload.len() <= PAYLOAD_BYTES_MAX => None,
-            Phase::Member | Phase::Leaving => Some(RouteError::PayloadTooLarge),
-            _ => Some(RouteError::NotMember),
+            Phase::Idle | Phase::Joining | Phase::Ended => Some(RouteError::NotMember),
+            _ if payload.len() > PAYLOAD_BYTES_MAX => Some(RouteError::PayloadTooLarge),
+            Phase::Member | Phase::Leaving | Phase::Client => None,
         }
     }
 

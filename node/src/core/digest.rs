@@ -193,6 +193,11 @@ impl Core {
             departed,
             joining,
             leaving,
+            // What a node is asked to be, once.
+            proxy_use: _,
+            guests,
+            clients,
+            proxy,
             // The dictionary knows for how long.
             giver: _,
             items_held,
@@ -235,6 +240,9 @@ impl Core {
         digest.departed(departed);
         digest.ordered(joining, |digest, joining| digest.joining(me.id, joining));
         digest.plain(items_held);
+        guests.digest(digest);
+        clients.digest(digest);
+        proxy.digest(digest);
         digest.ordered(leaving, |digest, Leaving { began_at, gives_up_at, refused }| {
             digest.time(*began_at + LEAVE_MAX);
             digest.time(*gives_up_at);
@@ -282,19 +290,23 @@ impl Digest {
                 self.plain(index);
                 self.id(*target);
             }
-            Purpose::Successor | Purpose::Candidate | Purpose::Probe | Purpose::Return => {}
+            Purpose::Successor | Purpose::Candidate | Purpose::Probe | Purpose::Return | Purpose::Proxy => {}
         }
         self.time(*expires);
     }
 
-    fn hop(&mut self, me: Id, hop: u64, pending: &PendingHop) {
-        let PendingHop { passage, next, sent_at: _, expires, graced } = pending;
+    pub(super) fn passage(&mut self, passage: &Passage) {
         let Passage { route, from, tried } = passage;
-        let NextHop { to, entry, backward, claimed } = next;
-        self.token(me, hop);
         self.route(route);
         self.ordered(*from, Digest::id);
         self.ordered(tried, |digest, id| digest.id(*id));
+    }
+
+    fn hop(&mut self, me: Id, hop: u64, pending: &PendingHop) {
+        let PendingHop { passage, next, sent_at: _, expires, graced } = pending;
+        let NextHop { to, entry, backward, claimed } = next;
+        self.token(me, hop);
+        self.passage(passage);
         self.contact(*to);
         self.ordered(*entry, Digest::id);
         self.plain(&(backward, claimed, graced));
@@ -321,11 +333,17 @@ impl Digest {
     }
 
     fn joining(&mut self, me: Id, joining: &Joining) {
-        let Joining { bootstrap: _, attempts, stage, last_failure: _ } = joining;
-        self.plain(&(attempts, std::mem::discriminant(stage)));
-        if let Stage::Requested { by: node, sequence } | Stage::Confirmed { with: node, sequence } = stage {
-            self.contact(*node);
-            self.token(me, *sequence);
+        let Joining { bootstrap: _, attempts, direct, stage, last_failure: _ } = joining;
+        self.plain(&(attempts, direct, std::mem::discriminant(stage)));
+        match stage {
+            Stage::Requested { by: node, sequence }
+            | Stage::Locating { by: node, sequence }
+            | Stage::Asking { of: node, sequence }
+            | Stage::Confirmed { with: node, sequence } => {
+                self.contact(*node);
+                self.token(me, *sequence);
+            }
+            Stage::Pausing | Stage::Connecting => {}
         }
     }
 }

@@ -27,6 +27,12 @@ pub enum Output {
         /// Where.
         access_point: AccessPoint,
     },
+    /// See whether this node can be reached: by the link that this node opened to it, if one stands, else by a new one, even where
+    /// the other has opened one. `Input::Reached` or `Input::Unreachable` will tell; nothing, where there is no room for a dial.
+    Reach {
+        /// Whom.
+        contact: Contact,
+    },
     /// A message for the application.
     Deliver(Delivery),
     /// A `Command::Lookup` has ended.
@@ -109,6 +115,12 @@ pub enum Event {
         /// Whether a proxy stands in for it.
         use_proxy: bool,
     },
+    /// The node is a client, and this is its proxy from now on; `None`: it is looking for one.
+    NewProxy(Option<Contact>),
+    /// A node that cannot be reached is a client of this one from now on (P2PS 1.0's `clientjoined`).
+    ClientJoined(Contact),
+    /// A client has left, found another proxy, or is taken for dead (P2PS 1.0's `clientleft`).
+    ClientLeft(Contact),
     /// The node is the only one of its network.
     Alone,
     /// The successor changed.
@@ -152,6 +164,19 @@ pub enum JoinError {
     /// None of the access points answered.
     #[error("none of the access points could be reached; the last one said: {0}")]
     Unreachable(String),
+    /// The node cannot be reached by others, and has as a client no place in the network.
+    #[error(
+        "{proxy} is to be the proxy of this node, which others cannot reach, but has as many clients as it may have"
+    )]
+    NoRoomForClients {
+        /// The id of the node that would be its proxy.
+        proxy: Id,
+    },
+    /// The node cannot be reached by others, and was not to be a client.
+    #[error(
+        "other nodes cannot reach this one at {0}: say which access point to advertise, or let it use a proxy"
+    )]
+    CannotBeReached(AccessPoint),
     /// The network was reached, but the join did not come to an end.
     #[error("the network did not complete the join in {attempts} attempts")]
     TimedOut {
@@ -183,6 +208,8 @@ pub enum Phase {
     Joining,
     /// A member: it answers for its range.
     Member,
+    /// In a network by its proxy: it answers for no keys.
+    Client,
     /// Handing over.
     Leaving,
     /// Gone: left, or rejected.

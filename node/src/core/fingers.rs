@@ -162,9 +162,9 @@ impl Core {
 
     /// A member has spoken: it takes the place of fingers that stand farther behind their positions. What a node hears anyway
     /// keeps its table young while many join.
-    pub(crate) fn learn(&mut self, cx: &mut Context<'_>, from: Contact, is_joining: bool) {
+    pub(crate) fn learn(&mut self, cx: &mut Context<'_>, from: Contact, is_outside: bool) {
         let ring = self.net.ring();
-        if is_joining || self.phase != Phase::Member || from.id == self.me.id {
+        if is_outside || from.is_client() || self.phase != Phase::Member || from.id == self.me.id {
             return;
         }
         let is_nearer = |index: &usize| {

@@ -52,6 +52,14 @@ impl PendingHops {
             && self.payload_bytes + route.body.payload_bytes() <= HOPS_PENDING_BYTES_MAX
     }
 
+    /// How many messages wait for one node's acknowledgement, or began at it, and the bytes of their payload.
+    pub(crate) fn load_of(&self, node: Id) -> (usize, usize) {
+        let concerns =
+            |pending: &&PendingHop| pending.next.to.id == node || pending.passage.route.source.id == node;
+        let bytes = self.hops.values().filter(concerns).map(|hop| hop.passage.route.body.payload_bytes());
+        bytes.fold((0, 0), |(count, sum), bytes| (count + 1, sum + bytes))
+    }
+
     fn insert(&mut self, hop: u64, pending: PendingHop) {
         self.payload_bytes += pending.passage.route.body.payload_bytes();
         self.hops.insert(hop, pending);
@@ -113,9 +121,11 @@ pub(crate) type AckQueues = BTreeMap<Contact, Vec<(u64, Time, HopVerdict)>>;
 impl Core {
     /// A routed message came over a link.
     pub(crate) fn on_route(&mut self, cx: &mut Context<'_>, from: Contact, route: Route) {
+        let by_client = route.source.is_client() && route.source.id == from.id;
         let refusal = match self.phase {
             Phase::Member | Phase::Leaving if !self.hops.has_room(&route) => Some(HopVerdict::Overloaded),
-            Phase::Member | Phase::Leaving => None,
+            Phase::Member | Phase::Leaving if by_client => self.client_refusal(&route),
+            Phase::Member | Phase::Leaving | Phase::Client => None,
             _ => Some(HopVerdict::NotMember),
         };
         let hop = route.hop;
@@ -123,11 +133,14 @@ impl Core {
             self.planted.has(Bug::BroadcastNotAcknowledged) && matches!(route.body, Body::Broadcast { .. });
         let verdict = match refusal {
             Some(verdict) => verdict,
+            None if self.phase == Phase::Client => self.on_route_to_client(cx, route),
             None => {
                 let verdict = self.judge_entry(route.entry);
-                self.learn(cx, from, matches!(route.body, Body::Join));
+                self.learn(cx, from, by_client || matches!(route.body, Body::Join));
+                // What a client sends begins its way here.
+                let from = (!by_client).then_some(from.id);
                 if self.duplicates.take_on(&route) || self.planted.has(Bug::DuplicatesBreed) {
-                    self.direct(cx, Passage { route, from: Some(from.id), tried: Vec::new() });
+                    self.direct(cx, Passage { route, from, tried: Vec::new() });
                 }
                 verdict
             }
@@ -151,7 +164,10 @@ impl Core {
         self.direct(cx, Passage::beginning(route));
     }
 
-    fn direct(&mut self, cx: &mut Context<'_>, passage: Passage) {
+    pub(crate) fn direct(&mut self, cx: &mut Context<'_>, passage: Passage) {
+        if self.phase == Phase::Client {
+            return self.go_by_proxy(cx, passage);
+        }
         if let Body::Multicast { .. } = &passage.route.body {
             return self.split_list(cx, &passage);
         }
@@ -160,7 +176,11 @@ impl Core {
                 Some(next) => self.forward(cx, passage, next),
                 None => self.refuse(cx, &passage.route, RouteError::NoNextHop),
             },
-            Decision::Mine => self.arrive(cx, passage.route),
+            Decision::Mine => match self.hop_to_client(&passage.route) {
+                Some(Ok(next)) => self.forward(cx, passage, next),
+                Some(Err(reason)) => self.refuse(cx, &passage.route, reason),
+                None => self.arrive(cx, passage.route),
+            },
             Decision::Stuck => self.refuse(cx, &passage.route, RouteError::NoNextHop),
             Decision::Forward(_) if self.is_exhausted(&passage.route) => {
                 self.refuse(cx, &passage.route, RouteError::RouteExhausted);
@@ -214,7 +234,7 @@ impl Core {
     }
 
     /// The message is where it was to go.
-    fn arrive(&mut self, cx: &mut Context<'_>, route: Route) {
+    pub(crate) fn arrive(&mut self, cx: &mut Context<'_>, route: Route) {
         if route.source != self.me {
             self.count(route.body.kind(), true);
         }
@@ -235,6 +255,11 @@ impl Core {
             }
             Body::Reliable { .. } | Body::Dictionary(_) => self.upcalls.push_back(Upcall::Arrived(route)),
             Body::Broadcast { .. } => self.on_part(cx, route),
+            Body::Reply { incarnation, reply } if route.key == self.me.id => {
+                self.on_reply(cx, route.source, incarnation, reply);
+            }
+            // Whoever waits for it asks again.
+            Body::Reply { .. } => {}
             // Its destinations are decided on one by one.
             Body::Multicast { .. } => {}
         }
@@ -253,6 +278,7 @@ impl Core {
                 let maintenance = route.body.kind() == MessageKind::Control;
                 self.answer(cx, route.source, route.sequence, maintenance, Err(reason));
             }
+            Body::Reply { .. } => {}
         }
     }
 

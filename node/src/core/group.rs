@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use crate::core::effect::Event;
+use crate::core::effect::{Event, Phase};
 use crate::core::forward::Passage;
 use crate::core::route::{Decision, NextHop};
 use crate::core::{Context, Core};
@@ -26,8 +26,12 @@ impl Core {
         let sequence = self.next_token();
         let (first, last) = (ring.add(me.id, 1), ring.sub(me.id, 1));
         self.delivered.remember(&me, sequence, ring.distance(me.id, last));
-        let route = self.new_route(sequence, first, Body::Broadcast { last, payload });
+        let route = self.new_route(sequence, first, Body::Broadcast { last, payload: payload.clone() });
+        if self.phase == Phase::Client {
+            return self.dispatch(cx, route);
+        }
         self.spread(cx, &route, first, last);
+        self.spread_to_clients(cx, &route, &payload);
     }
 
     /// Sends to the nodes with these ids; to each once.
@@ -50,9 +54,13 @@ impl Core {
         if let Some(reason) = self.send_refusal(payload) {
             return cx.event(Event::Undelivered { destination: self.me.id, reason });
         }
-        for to in self.neighbours.successors().iter().copied().take(count).collect::<Vec<_>>() {
+        for to in self.successors().into_iter().take(count) {
             let sequence = self.next_token();
             let route = self.new_route(sequence, to.id, Body::Data { exact: true, payload: payload.clone() });
+            if self.phase == Phase::Client {
+                self.dispatch(cx, route);
+                continue;
+            }
             let next = NextHop::by_entry(to, to.id);
             self.forward(cx, Passage::beginning(route), next);
         }
@@ -73,7 +81,8 @@ impl Core {
         }
         self.delivered.remember(&route.source, route.sequence, reach);
         if reached.is_none() {
-            self.deliver(cx, &route.source, me, payload);
+            self.deliver(cx, &route.source, me, payload.clone());
+            self.spread_to_clients(cx, &route, &payload);
         }
         if reach > 0 {
             // What it passed on before, for a part that was smaller, it does not pass on again.
@@ -108,6 +117,11 @@ impl Core {
         }
     }
 
+    /// The nodes after this one, nearest first: a client's are its proxy and those after that.
+    pub(crate) fn successors(&self) -> Vec<Contact> {
+        if self.phase == Phase::Client { self.proxies() } else { self.neighbours.successors().to_vec() }
+    }
+
     /// Each destination of a list goes where it would go alone; those that go the same way go together.
     pub(crate) fn split_list(&mut self, cx: &mut Context<'_>, passage: &Passage) {
         let Passage { route, from, tried } = passage;
@@ -115,7 +129,7 @@ impl Core {
         let split = Split::new(destinations, |destination| match self.decide(destination, passage) {
             Decision::Mine if self.handed_over => self.heir(passage).ok_or(Some(RouteError::NoNextHop)),
             Decision::Mine if destination == self.me.id => Err(None),
-            Decision::Mine => Err(Some(RouteError::NoSuchNode)),
+            Decision::Mine => self.hop_to(destination).unwrap_or(Err(RouteError::NoSuchNode)).map_err(Some),
             Decision::Stuck => Err(Some(RouteError::NoNextHop)),
             Decision::Forward(_) if self.is_exhausted(&passage.route) => {
                 Err(Some(RouteError::RouteExhausted))

@@ -6,14 +6,21 @@
 //! 3. joiner -> responsible: `JoinConfirm`: it lives, and adopts the list
 //! 4. responsible -> joiner: `HandOver`: from here on the joiner is a member, and the responsible's predecessor
 //! 5. joiner -> predecessor: `Introduce`
+//!
+//! The duty passes only to a joiner that was dialled back (`guests`). One that gets no offer goes to the responsible itself:
+//! it asks the bootstrap node who that is (`Locate`), and asks that one (`Admit`), which makes an offer after all, or takes it
+//! for a client (`clients`, `proxy`). A client finds its next proxy in the same way.
 
 use std::time::Duration;
 
 use crate::access_point::AccessPoint;
+use crate::config::ProxyUse;
 use crate::core::effect::{Event, JoinError, Output, Phase};
+use crate::core::guests::Wish;
 use crate::core::planted::Bug;
 use crate::core::timers::Timer;
 use crate::core::{Context, Core};
+use crate::message::client::ClientTalk;
 use crate::message::{Body, Contact, Message, Route, RouteError};
 
 /// How often a join is tried, over all access points.
@@ -21,6 +28,9 @@ pub(crate) const JOIN_ATTEMPTS_MAX: u32 = 12;
 
 /// How long each step of a join may take.
 const JOIN_STEP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long the responsible may take for an offer to a joiner that it dials back first, perhaps in vain.
+const ADMISSION_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long until the second attempt; each further pause is twice as long, up to [`JOIN_RETRY_MAX`].
 const JOIN_RETRY_MIN: Duration = Duration::from_millis(100);
@@ -33,6 +43,8 @@ const JOIN_RETRY_MAX: Duration = Duration::from_secs(2);
 pub(crate) struct Joining {
     pub(super) bootstrap: Vec<AccessPoint>,
     pub(super) attempts: u32,
+    /// It goes to the responsible itself, instead of waiting for that one's offer.
+    pub(super) direct: bool,
     pub(super) stage: Stage,
     pub(super) last_failure: Option<String>,
 }
@@ -45,6 +57,10 @@ pub(super) enum Stage {
     Connecting,
     /// The request is on its way, by this node.
     Requested { by: Contact, sequence: u64 },
+    /// This node has been asked who the responsible is.
+    Locating { by: Contact, sequence: u64 },
+    /// The responsible has been asked.
+    Asking { of: Contact, sequence: u64 },
     /// The offer of this node has been accepted.
     Confirmed { with: Contact, sequence: u64 },
 }
@@ -56,18 +72,44 @@ impl Core {
             return;
         }
         self.phase = Phase::Joining;
+        if self.proxy_use == ProxyUse::Always {
+            self.me = self.me.as_client();
+        }
+        self.proxy.bootstrap.clone_from(&bootstrap);
+        self.begin_joining(cx, bootstrap);
+    }
+
+    /// Joins, or, as a client, looks for a proxy.
+    pub(crate) fn begin_joining(&mut self, cx: &mut Context<'_>, bootstrap: Vec<AccessPoint>) {
         if bootstrap.is_empty() {
             return self.reject(cx, JoinError::Unreachable("no access point was given".to_owned()));
         }
-        self.joining = Some(Joining { bootstrap, attempts: 0, stage: Stage::Pausing, last_failure: None });
+        let direct = self.me.is_client();
+        let stage = Stage::Pausing;
+        self.joining = Some(Joining { bootstrap, attempts: 0, direct, stage, last_failure: None });
         self.attempt_join(cx);
+    }
+
+    pub(crate) fn end_joining(&mut self) {
+        self.joining = None;
+        self.timers.clear(Timer::Join);
+    }
+
+    /// Whether a client looks for a proxy.
+    pub(crate) fn is_seeking(&self) -> bool {
+        self.joining.is_some()
+    }
+
+    /// Whether this node was asked to let the present one in.
+    pub(crate) fn asks_for_admission(&self, from: Contact) -> bool {
+        matches!(&self.joining, Some(Joining { stage: Stage::Asking { of, .. }, .. }) if *of == from)
     }
 
     fn attempt_join(&mut self, cx: &mut Context<'_>) {
         let Some(joining) = &mut self.joining else { return };
         let turn = joining.attempts as usize % joining.bootstrap.len();
         let access_point = joining.bootstrap[turn];
-        joining.attempts += 1;
+        joining.attempts = joining.attempts.saturating_add(1);
         joining.stage = Stage::Connecting;
         self.set_join_timer(cx, JOIN_STEP_TIMEOUT);
         cx.out.push(Output::Connect { access_point });
@@ -82,18 +124,26 @@ impl Core {
     pub(crate) fn on_join_due(&mut self, cx: &mut Context<'_>) {
         match self.joining.as_ref().map(|joining| joining.stage) {
             Some(Stage::Pausing) => self.attempt_join(cx),
-            Some(_) => self.retry_join(cx, "a step of the join was not answered"),
+            Some(_) => {
+                let is_client = self.me.is_client();
+                if let Some(joining) = &mut self.joining {
+                    // Perhaps the offer came, but found nobody; or the way to the responsible is barred.
+                    joining.direct = is_client || !joining.direct;
+                }
+                self.retry_join(cx, "a step of the join was not answered");
+            }
             None => {}
         }
     }
 
-    fn retry_join(&mut self, cx: &mut Context<'_>, failure: &str) {
+    pub(crate) fn retry_join(&mut self, cx: &mut Context<'_>, failure: &str) {
         let Some(joining) = &mut self.joining else { return };
         joining.last_failure = Some(failure.to_owned());
         let never_reached = joining.stage == Stage::Connecting;
         joining.stage = Stage::Pausing;
         let attempts = joining.attempts;
-        if attempts >= JOIN_ATTEMPTS_MAX {
+        // A client that has lost its proxy goes on, at the longest pause.
+        if attempts >= JOIN_ATTEMPTS_MAX && self.phase == Phase::Joining {
             let error = match never_reached {
                 true => JoinError::Unreachable(failure.to_owned()),
                 false => JoinError::TimedOut { attempts },
@@ -105,10 +155,9 @@ impl Core {
         self.set_join_timer(cx, pause);
     }
 
-    fn reject(&mut self, cx: &mut Context<'_>, error: JoinError) {
+    pub(crate) fn reject(&mut self, cx: &mut Context<'_>, error: JoinError) {
         self.phase = Phase::Ended;
-        self.joining = None;
-        self.timers.clear(Timer::Join);
+        self.end_joining();
         cx.event(Event::Rejected(error));
     }
 
@@ -119,9 +168,42 @@ impl Core {
         let Some(joining) = self.joining.as_mut().filter(|joining| joining.stage == Stage::Connecting) else {
             return;
         };
-        joining.stage = Stage::Requested { by: contact, sequence };
+        let message = if joining.direct {
+            joining.stage = Stage::Locating { by: contact, sequence };
+            Message::Client(ClientTalk::Locate { sequence })
+        } else {
+            joining.stage = Stage::Requested { by: contact, sequence };
+            Message::Route(Route { hops: 1, ..route })
+        };
         self.set_join_timer(cx, JOIN_STEP_TIMEOUT);
-        self.send(cx, contact, Message::Route(Route { hops: 1, ..route }));
+        self.send(cx, contact, message);
+    }
+
+    /// The network says who is responsible of this node's id.
+    pub(crate) fn on_located(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: Contact,
+        sequence: u64,
+        result: Result<Contact, RouteError>,
+    ) {
+        let asking = self.next_token();
+        let Some(joining) = &mut self.joining else { return };
+        if joining.stage != (Stage::Locating { by: from, sequence }) {
+            return;
+        }
+        let of = match result {
+            Ok(responsible) if responsible.id != self.me.id => responsible,
+            Ok(_) if self.phase == Phase::Joining => {
+                return self.reject(cx, JoinError::IdInUse(self.me.id));
+            }
+            Ok(_) => return self.retry_join(cx, "another node has this one's id"),
+            Err(reason) => return self.retry_join(cx, &reason.to_string()),
+        };
+        joining.stage = Stage::Asking { of, sequence: asking };
+        let as_client = self.me.is_client();
+        self.set_join_timer(cx, if as_client { JOIN_STEP_TIMEOUT } else { ADMISSION_TIMEOUT });
+        self.send(cx, of, Message::Client(ClientTalk::Admit { sequence: asking, as_client }));
     }
 
     /// An access point could not be reached.
@@ -134,7 +216,8 @@ impl Core {
     /// A node that the join went by is gone.
     pub(crate) fn on_join_peer_lost(&mut self, cx: &mut Context<'_>, contact: Contact) {
         let lost = self.joining.as_ref().is_some_and(|joining| match joining.stage {
-            Stage::Requested { by, .. } => by == contact,
+            Stage::Requested { by, .. } | Stage::Locating { by, .. } => by == contact,
+            Stage::Asking { of, .. } => of == contact,
             Stage::Confirmed { with, .. } => with == contact,
             Stage::Pausing | Stage::Connecting => false,
         });
@@ -168,23 +251,24 @@ impl Core {
 
     /// The responsible of a joiner's id: offers the place before this node.
     pub(crate) fn on_join_request(&mut self, cx: &mut Context<'_>, route: Route) {
-        if route.source.id == self.me.id {
+        let (joiner, sequence) = (route.source, route.sequence);
+        if joiner.id == self.me.id || self.clients.has_other(&joiner) {
             return self.refuse(cx, &route, RouteError::IdInUse);
         }
-        if self.phase != Phase::Member {
+        if self.phase != Phase::Member || joiner.is_client() {
             return self.refuse(cx, &route, RouteError::NotMember);
         }
-        let successors = self.neighbours.successors().to_vec();
-        self.send(cx, route.source, Message::JoinOffer { sequence: route.sequence, successors });
+        self.offer_place(cx, joiner, sequence);
+        self.is_reached(cx, joiner, sequence, Wish::Nothing);
     }
 
     pub(crate) fn on_join_offer(&mut self, cx: &mut Context<'_>, from: Contact, sequence: u64) {
         let Some(joining) = &mut self.joining else { return };
         let expected = match joining.stage {
-            Stage::Requested { sequence: mine, .. } | Stage::Confirmed { sequence: mine, .. } => {
-                mine == sequence
-            }
-            Stage::Pausing | Stage::Connecting => false,
+            Stage::Requested { sequence: mine, .. }
+            | Stage::Asking { sequence: mine, .. }
+            | Stage::Confirmed { sequence: mine, .. } => mine == sequence,
+            Stage::Pausing | Stage::Connecting | Stage::Locating { .. } => false,
         };
         if expected {
             joining.stage = Stage::Confirmed { with: from, sequence };
@@ -193,9 +277,10 @@ impl Core {
         }
     }
 
-    /// The joiner takes the place: the duty for its range goes to it, unless another joiner was faster.
+    /// The joiner takes the place: the duty for its range goes to it, unless another joiner was faster, or it cannot be reached.
     pub(crate) fn on_join_confirm(&mut self, cx: &mut Context<'_>, from: Contact, sequence: u64) {
-        if self.phase != Phase::Member || from.id == self.me.id {
+        let is_client = from.is_client() || self.clients.has_link(&from);
+        if self.phase != Phase::Member || from.id == self.me.id || is_client {
             return;
         }
         let present = self.neighbours.predecessor();
@@ -206,6 +291,10 @@ impl Core {
             self.dispatch(cx, route);
             return;
         }
+        if !self.is_reached(cx, from, sequence, Wish::Range) {
+            return;
+        }
+        self.guests.forget(&from);
         let predecessor = predecessor.filter(|_| !repeated);
         let successors = self.neighbours.successors().to_vec();
         let fingers = self.finger_hints();
@@ -230,8 +319,7 @@ impl Core {
         {
             return;
         }
-        self.joining = None;
-        self.timers.clear(Timer::Join);
+        self.end_joining();
         self.phase = Phase::Member;
         cx.event(Event::Connected { use_proxy: false });
         self.giver = Some((from, cx.now));

@@ -42,6 +42,10 @@ impl Core {
                     Some(Leaving { began_at: cx.now, gives_up_at: cx.now + LEAVE_TIMEOUT, refused: false });
                 self.hand_range_over(cx);
             }
+            Phase::Client => {
+                self.leave_proxy(cx);
+                self.end(cx, true);
+            }
             Phase::Leaving | Phase::Ended => {}
             Phase::Idle | Phase::Joining => self.end(cx, false),
         }
@@ -102,7 +106,7 @@ impl Core {
             Phase::Leaving => {
                 !self.handed_over && self.leaving.as_ref().is_some_and(|leaving| leaving.refused)
             }
-            Phase::Idle | Phase::Joining | Phase::Ended => false,
+            Phase::Idle | Phase::Joining | Phase::Client | Phase::Ended => false,
         };
         let present = self.neighbours.predecessor();
         let is_present = present.is_none_or(|present| present.id == from.id);
@@ -146,8 +150,8 @@ impl Core {
 
     fn tell_neighbours(&mut self, cx: &mut Context<'_>) {
         let successors = self.neighbours.successors().to_vec();
-        let told = [self.neighbours.predecessor(), self.neighbours.successor()];
-        for contact in told.into_iter().flatten().collect::<std::collections::BTreeSet<_>>() {
+        let neighbours = [self.neighbours.predecessor(), self.neighbours.successor()].into_iter().flatten();
+        for contact in neighbours.chain(self.client_links()).collect::<std::collections::BTreeSet<_>>() {
             self.send(cx, contact, Message::Left { successors: successors.clone() });
         }
     }
@@ -155,6 +159,9 @@ impl Core {
     /// A neighbour has left; its successors are told so that the ring closes at once.
     pub(crate) fn on_left(&mut self, cx: &mut Context<'_>, from: Contact, successors: &[Contact]) {
         let was_successor = self.neighbours.successor() == Some(from);
+        if self.proxy.present == Some(from) {
+            self.proxy.successors = successors.to_vec();
+        }
         self.drop_contact(cx, from);
         let next = successors.iter().find(|next| next.id != self.me.id);
         if was_successor

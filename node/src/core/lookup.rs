@@ -7,7 +7,7 @@ use crate::core::planted::Bug;
 use crate::core::timers::Timer;
 use crate::core::{Context, Core};
 use crate::id::Id;
-use crate::message::{Body, Found, RouteError};
+use crate::message::{Body, Contact, Found, RouteError};
 use crate::time::Time;
 
 /// The most look-ups that a node has on their way.
@@ -42,12 +42,19 @@ pub(crate) enum LookupPurpose {
     Application(u64),
     /// The finger with this index.
     Finger(usize),
+    /// A joiner or a client that looks for its successor.
+    Guest {
+        /// Who.
+        guest: Contact,
+        /// Its number for the question.
+        sequence: u64,
+    },
 }
 
 impl Core {
     /// Looks a key up for the application.
     pub(crate) fn lookup(&mut self, cx: &mut Context<'_>, operation: u64, key: Id) {
-        let refusal = if !matches!(self.phase, Phase::Member | Phase::Leaving) {
+        let refusal = if !matches!(self.phase, Phase::Member | Phase::Leaving | Phase::Client) {
             Some(RouteError::NotMember)
         } else if self.lookups.len() >= LOOKUPS_PENDING_MAX {
             Some(RouteError::Overloaded)
@@ -74,7 +81,7 @@ impl Core {
         pending.due = cx.now + LOOKUP_TIMEOUT * pending.attempts;
         pending.failure = RouteError::TimedOut;
         self.timers.set(pending.due, Timer::Lookup(sequence));
-        let maintenance = matches!(pending.purpose, LookupPurpose::Finger(_));
+        let maintenance = !matches!(pending.purpose, LookupPurpose::Application(_));
         let key = pending.key;
         let route = self.new_route(sequence, key, Body::Lookup { maintenance });
         self.dispatch(cx, route);
@@ -123,6 +130,9 @@ impl Core {
                 complete(cx, operation, cx.now.since(pending.started), result);
             }
             LookupPurpose::Finger(index) => self.on_finger_found(cx, index, pending.key, result.ok()),
+            LookupPurpose::Guest { guest, sequence } => {
+                self.tell_located(cx, guest, sequence, result.map(|found| found.responsible));
+            }
         }
     }
 

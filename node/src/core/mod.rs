@@ -16,13 +16,16 @@ pub mod lookup;
 pub mod converged;
 pub mod planted;
 pub mod duplicates;
+pub mod clients;
 mod deliveries;
 mod departed;
 pub(crate) mod digest;
 mod fingers;
 pub(crate) mod group;
+pub mod guests;
 mod join;
 mod leave;
+pub mod proxy;
 mod repair;
 pub mod stabilise;
 #[cfg(test)]
@@ -36,21 +39,25 @@ use rand_pcg::Pcg32;
 use rand_pcg::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
-use crate::config::NetConfig;
+use crate::config::{NetConfig, ProxyUse};
 use crate::core::effect::{Event, Outbox, Output, Phase, Upcall};
 use crate::id::{Id, Span};
+use crate::message::client::Reply;
 use crate::message::{Contact, Found, Message, MessageKind, RouteError};
 use crate::time::Time;
+use clients::Clients;
 use deliveries::Delivered;
 use departed::Departed;
 use duplicates::Duplicates;
 use fingers::FingerUpkeep;
 use forward::{AckQueues, PendingHops};
 use geometry::Offsets;
+use guests::Guests;
 use join::Joining;
 use leave::Leaving;
 use lookup::PendingLookup;
 use planted::Planted;
+use proxy::Proxy;
 use repair::Request;
 use ring::Neighbours;
 use route::Router;
@@ -102,6 +109,10 @@ pub(crate) struct Core {
     departed: Departed,
     joining: Option<Joining>,
     leaving: Option<Leaving>,
+    pub(crate) proxy_use: ProxyUse,
+    guests: Guests,
+    pub(crate) clients: Clients,
+    pub(crate) proxy: Proxy,
     /// Who handed a range over last, and when: it has the items.
     pub(crate) giver: Option<(Contact, Time)>,
     /// How many items of the dictionary no other node has taken over: a leaving node waits for that.
@@ -136,6 +147,10 @@ impl Core {
             departed: Departed::default(),
             joining: None,
             leaving: None,
+            proxy_use: ProxyUse::default(),
+            guests: Guests::default(),
+            clients: Clients::default(),
+            proxy: Proxy::default(),
             giver: None,
             items_held: 0,
             upcalls: VecDeque::new(),
@@ -174,6 +189,7 @@ impl Core {
         if !matches!(message, Message::Route(_)) {
             self.count(message.kind(), true);
         }
+        self.clients.hear(&from, cx.now);
         if matches!(
             message,
             Message::Query { .. }
@@ -209,6 +225,7 @@ impl Core {
             Message::Introduce { successors } => self.on_introduce(cx, from, &successors),
             Message::Check { token, target } => self.on_check(cx, from, token, target),
             Message::Checked { token, responsible } => self.on_checked(cx, from, token, responsible),
+            Message::Client(talk) => self.on_client_talk(cx, from, talk),
         }
     }
 
@@ -247,8 +264,14 @@ impl Core {
         }
     }
 
-    /// Sends a message, and the acknowledgements that wait for company on the same way.
+    /// Sends a message, and the acknowledgements that wait for company on the same way. What a client is answered, or answers,
+    /// goes by its proxy.
     fn send(&mut self, cx: &mut Context<'_>, to: Contact, message: Message) {
+        if (to.is_client() || self.phase == Phase::Client)
+            && let Some(reply) = Reply::of(&message)
+        {
+            return self.reply(cx, to, reply);
+        }
         if self.acks.contains_key(&to) {
             self.flush_acks_to(cx, to);
         }
@@ -276,7 +299,7 @@ impl Core {
     /// An answer to something that is no look-up of now: a join, or a service's message, may have been refused.
     fn on_stray_answer(&mut self, cx: &mut Context<'_>, sequence: u64, result: Result<Found, RouteError>) {
         let Err(reason) = result else { return };
-        if self.joining.is_some() {
+        if self.phase == Phase::Joining {
             self.on_join_refused(cx, sequence, reason);
         } else {
             self.upcalls.push_back(Upcall::Refused { sequence, reason });
@@ -342,6 +365,14 @@ pub struct Statistics {
     pub joins: u64,
     /// Nodes that were taken for dead.
     pub suspicions: u64,
+    /// Whether the node is a client of another one, its proxy (`useProxy`).
+    pub uses_proxy: bool,
+    /// Clients that it is the proxy of now (`nrClients`).
+    pub clients: u64,
+    /// Links that it opened and that stand now (`nrOutLinks`); 0 where no driver is asked.
+    pub links_out: u64,
+    /// Links that others opened and that stand now (`nrInLinks`); 0 where no driver is asked.
+    pub links_in: u64,
     /// Items of the dictionary that it keeps now.
     pub items: u64,
     /// The bytes that their values have together.

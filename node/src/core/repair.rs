@@ -8,6 +8,7 @@ use crate::core::planted::Bug;
 use crate::core::timers::Timer;
 use crate::core::{Context, Core};
 use crate::id::Id;
+use crate::message::client::ClientTalk;
 use crate::message::{Contact, Message};
 use crate::time::Time;
 
@@ -49,6 +50,8 @@ pub(crate) enum Purpose {
     Probe,
     /// Is a neighbour that was taken for dead back?
     Return,
+    /// A client's: is its proxy there?
+    Proxy,
     /// Is it still the right finger for this position?
     Finger {
         /// The finger's index.
@@ -67,6 +70,7 @@ impl Purpose {
     fn message(self, token: u64) -> Message {
         match self {
             Purpose::Finger { target, .. } => Message::Check { token, target },
+            Purpose::Proxy => Message::Client(ClientTalk::Admit { sequence: token, as_client: true }),
             _ => Message::Query { token },
         }
     }
@@ -172,12 +176,22 @@ impl Core {
         if !orderly {
             return self.declare_dead(cx, contact);
         }
+        if self.clients.has_link(&contact) || self.proxy.present == Some(contact) {
+            return self.drop_contact(cx, contact);
+        }
         self.acks.remove(&contact);
         self.redirect_hops(cx, &contact);
         let nearest = [self.neighbours.predecessor(), self.neighbours.successor()];
         if nearest.contains(&Some(contact)) {
             self.probe(cx, contact);
         }
+    }
+
+    /// Whether the link to a node is kept though nothing goes over it.
+    pub(crate) fn keeps_link_to(&self, contact: &Contact) -> bool {
+        self.is_neighbour(contact)
+            || self.clients.has_link(contact)
+            || self.proxy.present.is_some_and(|proxy| proxy == *contact)
     }
 
     /// Whether a node stands in one of the tables.
@@ -189,6 +203,9 @@ impl Core {
     pub(crate) fn declare_dead(&mut self, cx: &mut Context<'_>, contact: Contact) {
         if self.phase == Phase::Joining {
             return self.on_join_peer_lost(cx, contact);
+        }
+        if self.phase == Phase::Client {
+            self.on_join_peer_lost(cx, contact);
         }
         if self.is_neighbour(&contact) {
             self.statistics.suspicions += 1;
@@ -204,6 +221,8 @@ impl Core {
 
     /// A node is no member any more: it leaves the tables, and what was on its way to it goes elsewhere.
     pub(crate) fn drop_contact(&mut self, cx: &mut Context<'_>, contact: Contact) {
+        self.drop_client(cx, &contact);
+        let was_proxy = self.lose_proxy(&contact);
         let old_successor = self.neighbours.successor();
         let (was_predecessor, was_successor) = self.neighbours.remove(&contact);
         let fingers = self.table.remove(&contact);
@@ -231,6 +250,9 @@ impl Core {
             }
         }
         self.redirect_hops(cx, &contact);
+        if was_proxy {
+            self.seek_proxy(cx, None);
+        }
         if was_successor && self.neighbours.successors().is_empty() {
             self.find_any_successor(cx);
         }
@@ -248,7 +270,7 @@ impl Core {
                     self.follow_predecessor(cx, Some(claimant), None);
                 }
             }
-            Purpose::Probe | Purpose::Return | Purpose::Finger { .. } => {}
+            Purpose::Probe | Purpose::Return | Purpose::Proxy | Purpose::Finger { .. } => {}
         }
     }
 

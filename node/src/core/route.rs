@@ -37,6 +37,11 @@ pub(crate) struct NextHop {
 }
 
 impl NextHop {
+    /// By no table entry.
+    pub(crate) fn to(to: Contact) -> NextHop {
+        NextHop { to, entry: None, backward: 0, claimed: false }
+    }
+
     /// By a table entry.
     pub(crate) fn by_entry(to: Contact, entry: Id) -> NextHop {
         NextHop { to, entry: Some(entry), backward: 0, claimed: false }
@@ -181,11 +186,8 @@ impl Router<'_> {
             .iter()
             .filter(|contact| self.ring.between(contact.id, self.me, key))
             .max_by_key(|c| from_me(c));
-        preceding.or_else(|| known.iter().min_by_key(|contact| from_me(contact))).map(|contact| NextHop {
-            to: *contact,
-            entry: None,
-            backward: 0,
-            claimed: false,
-        })
+        preceding
+            .or_else(|| known.iter().min_by_key(|contact| from_me(contact)))
+            .map(|contact| NextHop::to(*contact))
     }
 }

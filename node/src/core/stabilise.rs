@@ -44,6 +44,9 @@ impl Core {
     /// A round of maintenance.
     pub(crate) fn on_round(&mut self, cx: &mut Context<'_>) {
         self.upkeep.due = None;
+        if self.phase == Phase::Client {
+            return self.on_proxy_round(cx);
+        }
         if !matches!(self.phase, Phase::Member | Phase::Leaving) || self.handed_over {
             return;
         }
@@ -55,6 +58,7 @@ impl Core {
             self.upkeep.fingers_due = cx.now + period / 2;
             self.check_fingers(cx, period);
             self.ask_departed(cx);
+            self.ask_silent_clients(cx);
         }
         self.upkeep.period = (period * 2).min(ROUND_MAX);
         let pause = self.jittered(period);
@@ -90,7 +94,12 @@ impl Core {
         self.schedule_round(cx, pause);
     }
 
-    fn schedule_round(&mut self, cx: &Context<'_>, pause: Duration) {
+    /// Rounds go on, also on a ring of one node: it has clients.
+    pub(crate) fn see_to_clients(&mut self, cx: &Context<'_>) {
+        self.schedule_round(cx, ROUND_MAX);
+    }
+
+    pub(crate) fn schedule_round(&mut self, cx: &Context<'_>, pause: Duration) {
         let due = cx.now + pause;
         if let Some(earlier) = self.upkeep.due {
             if earlier <= due {
@@ -163,14 +172,14 @@ impl Core {
                 self.notify_successor(cx);
             }
             Purpose::Return => self.on_returned(cx, from, successors),
-            Purpose::Predecessor { .. } | Purpose::Probe | Purpose::Finger { .. } => {}
+            Purpose::Predecessor { .. } | Purpose::Probe | Purpose::Proxy | Purpose::Finger { .. } => {}
         }
     }
 
     /// The node that was asked cannot say now: it is asked again, or, where it is no member any more, dropped.
     pub(crate) fn on_busy(&mut self, cx: &mut Context<'_>, from: Contact, token: u64, member: bool) {
         let Some(request) = self.take_request(cx, from, token) else { return };
-        if !member {
+        if !member && !self.clients.has_link(&from) {
             self.drop_contact(cx, from);
         }
         match request.purpose {
@@ -182,7 +191,11 @@ impl Core {
             Purpose::Predecessor { claimant } if !member => {
                 self.follow_predecessor(cx, Some(claimant), None);
             }
-            Purpose::Predecessor { .. } | Purpose::Probe | Purpose::Return | Purpose::Finger { .. } => {}
+            Purpose::Predecessor { .. }
+            | Purpose::Probe
+            | Purpose::Return
+            | Purpose::Proxy
+            | Purpose::Finger { .. } => {}
         }
     }
 
@@ -279,5 +292,6 @@ impl Core {
         self.statistics.predecessor_changes += 1;
         cx.event(Event::NewPredecessor(self.neighbours.predecessor()));
         self.fingers_follow_predecessor(cx);
+        self.hand_clients_over(cx);
     }
 }

@@ -55,12 +55,15 @@ pub(super) struct Dials {
 struct Dial {
     /// Frames that are sent as soon as the other end listens.
     queue: Vec<u8>,
+    /// It is to show only whether the node can be reached: messages go over the link that stands, if one does.
+    probes: bool,
     task: Option<Task>,
 }
 
 impl Dials {
     pub(super) fn is_under_way(&self, contact: &Contact) -> bool {
-        !self.under_way.is_empty() && self.under_way.contains_key(&Target::Node(*contact))
+        !self.under_way.is_empty()
+            && self.under_way.get(&Target::Node(*contact)).is_some_and(|dial| !dial.probes)
     }
 
     /// How many bytes wait for all dials.
@@ -90,6 +93,17 @@ impl Dials {
         self.want(Target::Node(to));
     }
 
+    /// Dials a node to see whether it can be reached, unless it is being dialled already.
+    pub(super) fn probe(&mut self, to: Contact) {
+        let target = Target::Node(to);
+        if !self.under_way.contains_key(&target)
+            && self.want(target)
+            && let Some(dial) = self.under_way.get_mut(&target)
+        {
+            dial.probes = true;
+        }
+    }
+
     /// Dials whoever is there; `false`: too many dials are under way.
     pub(super) fn connect(&mut self, access_point: AccessPoint) -> bool {
         self.want(Target::Anyone(access_point))
@@ -113,6 +127,7 @@ impl Dials {
             return None;
         }
         let dial = self.under_way.get_mut(&target)?;
+        dial.probes = false;
         (dial.queue.len() < DIAL_QUEUE_BYTES_MAX).then_some(&mut dial.queue)
     }
 
@@ -164,14 +179,18 @@ async fn dial_to(shared: Arc<Shared>, target: Target) {
     let dialled = within(shared.runtime(), DIAL_TIMEOUT, shake_hands(&shared, target)).await;
     shared.turn(|state, now| {
         let queue = state.dials.take_queue(target);
-        state.dials.under_way.remove(&target);
+        let probed = state.dials.under_way.remove(&target).is_some_and(|dial| dial.probes);
         let error = match dialled {
             Ok((connection, contact)) => {
                 if task::start_link(&shared, state, now, contact, connection, Some(queue)) {
-                    if let Target::Anyone(_) = target {
-                        state.handle(now, Input::LinkUp { contact });
+                    if probed {
+                        state.close_second(&contact);
                     }
-                    return;
+                    let input = match target {
+                        Target::Anyone(_) => Input::LinkUp { contact },
+                        Target::Node(_) => Input::Reached { contact },
+                    };
+                    return state.handle(now, input);
                 }
                 HandshakeError::Full
             }

@@ -13,9 +13,10 @@ use crate::access_point::AccessPoint;
 use crate::com::channel::ChannelError;
 use crate::com::handshake::HandshakeError;
 use crate::com::limits::{BACKLOG_BYTES_MAX, LOOKUPS_MAX, PARTIAL_BYTES_MAX};
-use crate::com::link::Link;
+use crate::com::link::{Link, Unsent};
 use crate::com::links::{LinkKey, Links};
 use crate::com::shaping::Shaper;
+use crate::core::Statistics;
 use crate::id::Id;
 use crate::message::dictionary::{Answer, DictionaryError};
 use crate::message::{Body, Contact, Found, Message, Route, RouteError};
@@ -37,8 +38,8 @@ pub enum NodeEvent {
         contact: Contact,
         /// Whether it was closed on purpose, or broke off.
         orderly: bool,
-        /// How many bytes were not sent.
-        unsent_bytes: usize,
+        /// What was not sent.
+        unsent: Unsent,
     },
     /// No link was made with who came, or with whom this node dialled.
     Refused {
@@ -295,7 +296,7 @@ impl State {
         let peer = &self.peer;
         for key in self.links.surplus(full, |contact| peer.is_neighbour(contact)) {
             if let Some(contact) = self.links.close(key) {
-                self.link_down(now, contact, true, 0);
+                self.link_down(now, contact, true, Unsent::default());
             }
         }
     }
@@ -306,14 +307,14 @@ impl State {
         if orderly {
             self.links.flush_one(key);
         }
-        if let Some((contact, unsent_bytes)) = self.links.remove(key) {
-            self.link_down(now, contact, orderly, unsent_bytes);
+        if let Some((contact, unsent)) = self.links.remove(key) {
+            self.link_down(now, contact, orderly, unsent);
         }
         self.check_emptied();
     }
 
-    fn link_down(&mut self, now: Time, contact: Contact, orderly: bool, unsent_bytes: usize) {
-        self.events.put(NodeEvent::LinkClosed { contact, orderly, unsent_bytes }, 1);
+    fn link_down(&mut self, now: Time, contact: Contact, orderly: bool, unsent: Unsent) {
+        self.events.put(NodeEvent::LinkClosed { contact, orderly, unsent }, 1);
         self.handle(now, Input::LinkDown { contact, orderly });
     }
 
@@ -410,10 +411,16 @@ impl State {
         self.recorder.snapshot().with_peer(&self.peer).with_links(links.0, links.1)
     }
 
+    pub(crate) fn statistics(&self) -> Statistics {
+        let (links_out, links_in) = (self.links.outbound() as u64, self.links.inbound() as u64);
+        Statistics { links_out, links_in, ..self.peer.statistics() }
+    }
+
     fn apply(&mut self, now: Time, output: Output) {
         match output {
             Output::Send { to, message } => self.send(now, to, &message),
             Output::Connect { access_point } => self.connect(access_point),
+            Output::Reach { contact } => self.reach(contact),
             Output::Deliver(delivery) => {
                 let weight = delivery.payload.len();
                 self.messages.put(delivery, weight);
@@ -472,6 +479,22 @@ impl State {
             self.inputs.push_back(Input::LinkUp { contact });
         } else if !self.dials.connect(access_point) {
             self.unreachable(access_point, None, "too many dials are under way".to_owned());
+        }
+    }
+
+    /// The end of the dial, of this one or of one that is under way, tells the peer.
+    fn reach(&mut self, contact: Contact) {
+        if self.links.has_outbound(&contact) {
+            self.inputs.push_back(Input::Reached { contact });
+        } else {
+            self.dials.probe(contact);
+        }
+    }
+
+    /// A link that was made only to see that it can be is closed, where there is another one.
+    pub(super) fn close_second(&mut self, contact: &Contact) {
+        if let Some(key) = self.links.second(contact) {
+            self.links.close(key);
         }
     }
 
@@ -534,7 +557,8 @@ impl State {
 
     fn tell(&mut self, event: Event) {
         let entered = match &event {
-            Event::Connected { .. } | Event::Alone if self.peer.phase() == Phase::Member => Some(Ok(())),
+            Event::Connected { .. } => Some(Ok(())),
+            Event::Alone if self.peer.phase() == Phase::Member => Some(Ok(())),
             Event::Rejected(error) => {
                 Some(Err(JoinFailure { error: error.clone(), refusal: self.refusal.take() }))
             }

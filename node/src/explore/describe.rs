@@ -42,6 +42,7 @@ fn tell(parcel: &Parcel) -> String {
     match parcel {
         Parcel::Message(message) => tell_message(message),
         Parcel::LinkUp => "the link stands".to_owned(),
+        Parcel::Reached => "it can be reached".to_owned(),
         Parcel::LinkDown { orderly: true } => "the link is closed".to_owned(),
         Parcel::LinkDown { orderly: false } => "the link broke".to_owned(),
         Parcel::Unreachable { .. } => "nobody is there".to_owned(),

@@ -79,7 +79,11 @@ fn at_rest(scenario: &Arc<Scenario>, prepare: Arc<dyn Fn(&mut Peer)>) -> Result<
     for _ in 0..REST_ROUNDS {
         run_round(&mut state)?;
     }
-    ring_is_ideal(&state.view())
+    let (joined, members) = (state.view().members().len(), scenario.members.len());
+    let all_are_members =
+        if joined == members { Ok(()) } else { Err(format!("{joined} of {members} nodes are members")) };
+    all_are_members
+        .and_then(|()| ring_is_ideal(&state.view()))
         .map_err(|detail| Violation { invariant: "the members come to rest as a ring", detail })?;
     state.left = scenario.bounds;
     Ok(state)

@@ -23,6 +23,8 @@ pub(super) enum Parcel {
     Message(Message),
     /// The link that was asked for stands.
     LinkUp,
+    /// The node that was to be dialled back can be reached.
+    Reached,
     /// The sender of this is gone: the link broke off, or was closed in order.
     LinkDown {
         orderly: bool,
@@ -241,6 +243,7 @@ impl State {
                 Input::Receive { from: contact, message }
             }
             Parcel::LinkUp => Input::LinkUp { contact },
+            Parcel::Reached => Input::Reached { contact },
             Parcel::LinkDown { orderly } => Input::LinkDown { contact, orderly },
             Parcel::Unreachable { expected } => Input::Unreachable {
                 access_point: contact.access_point,
@@ -330,6 +333,16 @@ impl State {
                 };
                 self.push(there, node, parcel);
             }
+            Output::Reach { contact } => {
+                let Some(there) = self.place_of(contact) else { return };
+                let parcel = if self.number_of(contact).is_some() {
+                    self.open.insert((node.min(there), node.max(there)));
+                    Parcel::Reached
+                } else {
+                    Parcel::Unreachable { expected: true }
+                };
+                self.push(there, node, parcel);
+            }
             Output::Observe(_) => {}
             output => {
                 let is_of_interest = !matches!(&output, Output::Event(event)
@@ -382,7 +395,7 @@ impl State {
                         Parcel::LinkDown { orderly: flag } | Parcel::Unreachable { expected: flag } => {
                             digest.plain(flag);
                         }
-                        Parcel::LinkUp => {}
+                        Parcel::LinkUp | Parcel::Reached => {}
                     }
                 });
             });

@@ -105,7 +105,19 @@ impl Families<'_> {
 
     fn overlay(&self, snapshot: &Snapshot) -> Vec<MetricFamily> {
         let one = |name, help, value| self.counters(name, help, &[(&[], value)]);
+        let mut origins = Vec::new();
+        for (place, kind) in ["data", "control"].into_iter().enumerate() {
+            origins.push(([("kind", kind), ("origin", "local")], snapshot.messages_local[place]));
+            origins.push(([("kind", kind), ("origin", "remote")], snapshot.messages_remote[place]));
+        }
         vec![
+            self.counters(
+                "p2ps_overlay_messages_total",
+                "Messages that started or ended at the node (local), or were passed on for others (remote).",
+                &series(&origins),
+            ),
+            self.gauges("p2ps_uses_proxy", "1 where the node is a client.", &[(&[], snapshot.uses_proxy)]),
+            self.gauges("p2ps_clients", "Clients that the node is the proxy of.", &[(&[], snapshot.clients)]),
             self.gauges(
                 "p2ps_links",
                 "Links that stand, by who opened them.",
@@ -245,7 +257,8 @@ mod tests {
         recorder.lookup(Duration::from_micros(80), Ok(2));
         recorder.lookup(Duration::from_micros(80), Ok(0));
         recorder.lookup(Duration::from_micros(800), Err(RouteError::TimedOut));
-        Snapshot { links_in: 3, shaped: [0, 5, 0, 0], ..recorder.snapshot() }
+        let (messages_remote, clients) = ([0, 9], 2);
+        Snapshot { links_in: 3, shaped: [0, 5, 0, 0], messages_remote, clients, ..recorder.snapshot() }
     }
 
     #[test]
@@ -255,6 +268,10 @@ mod tests {
             "p2ps_messages_total{host=\"a\",node=\"7\",direction=\"sent\",kind=\"data\"} 1",
             "p2ps_message_bytes_total{host=\"a\",node=\"7\",direction=\"sent\",kind=\"data\"} 100",
             "p2ps_links{host=\"a\",node=\"7\",direction=\"in\"} 3",
+            "p2ps_overlay_messages_total{host=\"a\",node=\"7\",kind=\"control\",origin=\"remote\"} 9",
+            "p2ps_overlay_messages_total{host=\"a\",node=\"7\",kind=\"data\",origin=\"local\"} 0",
+            "p2ps_clients{host=\"a\",node=\"7\"} 2",
+            "p2ps_uses_proxy{host=\"a\",node=\"7\"} 0",
             "p2ps_shaped_messages_total{host=\"a\",node=\"7\",effect=\"delayed\"} 5",
             "p2ps_shaped_messages_total{host=\"a\",node=\"7\",effect=\"cut\"} 0",
             "p2ps_lookups_total{host=\"a\",node=\"7\",outcome=\"timed_out\"} 1",

@@ -18,6 +18,10 @@ pub struct Snapshot {
     pub traffic: [Traffic; 3],
     /// Messages that shaped links did something to, in the order of [`ShapeEffect::ALL`].
     pub shaped: [u64; 4],
+    /// Messages that started or ended at this node: of data, then of control.
+    pub messages_local: [u64; 2],
+    /// Those passed on for other nodes, in the same order.
+    pub messages_remote: [u64; 2],
     /// Links that this node opened and that stand now.
     pub links_out: u64,
     /// Links that others opened and that stand now.
@@ -26,6 +30,10 @@ pub struct Snapshot {
     pub fingers: u64,
     /// Entries of the successor list.
     pub successors: u64,
+    /// 1 where the node is a client of another one, its proxy; else 0.
+    pub uses_proxy: u64,
+    /// Clients that it is the proxy of.
+    pub clients: u64,
     /// Times a finger, the successor or the predecessor changed.
     pub finger_changes: u64,
     /// Times the successor changed.
@@ -59,6 +67,10 @@ impl Snapshot {
     pub fn with_peer(self, peer: &Peer) -> Snapshot {
         let counted = peer.statistics();
         Snapshot {
+            messages_local: [counted.data_messages_local, counted.control_messages_local],
+            messages_remote: [counted.data_messages_remote, counted.control_messages_remote],
+            uses_proxy: u64::from(counted.uses_proxy),
+            clients: counted.clients,
             fingers: peer.fingers_known() as u64,
             successors: peer.successors().len() as u64,
             finger_changes: counted.finger_changes,

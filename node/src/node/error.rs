@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::ACCESS_POINTS_MAX;
-use crate::access_point::AccessPoint;
+use crate::access_point::{AccessPoint, AccessPointError};
 use crate::com::handshake::HandshakeError;
 use crate::id::{Id, Ring};
 use crate::message::RouteError;
@@ -17,6 +17,9 @@ pub enum NodeError {
     /// The node's settings do not work (P2PS 1.0's `couldNotConfig`).
     #[error("the node's settings do not work: {0}")]
     CouldNotConfig(#[source] ConfigProblem),
+    /// A text is no access point (P2PS 1.0's `wrongAPFormat`).
+    #[error(transparent)]
+    WrongAccessPoint(#[from] AccessPointError),
     /// The node cannot accept links.
     #[error("cannot listen on {listen}: {source}")]
     CouldNotListen {
@@ -72,6 +75,9 @@ pub enum ConfigProblem {
     /// There is nobody to join by, or too many are named.
     #[error("{0} access points to join by were given, 1 to {ACCESS_POINTS_MAX} are allowed")]
     AccessPoints(usize),
+    /// It is to be a client in any case, and the first node of a network.
+    #[error("the first node of a network can be nobody's client: let it be a member")]
+    ClientOfNobody,
     /// The system gives no random numbers for what was left to it.
     #[error("the system gives no random numbers: {0}")]
     NoRandomness(String),

@@ -1,6 +1,7 @@
 //! The user's API: create a network, join one, send, look up, and keep values under keys.
 
 mod error;
+mod operations;
 mod streams;
 
 use std::fmt;
@@ -8,28 +9,26 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use rand::TryRng;
 use rand::rngs::SysRng;
-use tokio::sync::{mpsc, oneshot};
 
 use crate::access_point::AccessPoint;
 use crate::com::key::NetworkKey;
 use crate::com::shaping::ShapeRules;
 use crate::config::NetConfig;
-use crate::core::Statistics;
-use crate::driver::{self, JoinFailure, Shared, Spawner, Started, Waiter, clock};
+use crate::driver::{self, JoinFailure, Shared, Spawner, Started, clock};
 use crate::id::{Id, Ring};
-use crate::message::dictionary::Answer;
-use crate::message::{Contact, DESTINATIONS_MAX, Found, RouteError};
+use crate::message::Contact;
 use crate::metrics::Snapshot;
-use crate::peer::{Command, Input, JoinError, Peer};
-use crate::time::Time;
+use crate::peer::{Input, JoinError, Peer};
 
 pub use error::{ConfigProblem, NodeError};
 pub use streams::{Events, Messages};
 
+pub use crate::com::link::Unsent;
 pub use crate::com::runtime::Runtime;
+pub use crate::config::ProxyUse;
+pub use crate::core::Statistics;
 pub use crate::driver::{LookupEnd, NodeEvent};
 pub use crate::message::dictionary::{DictionaryError, Stored, Version, Written};
 pub use crate::peer::{Delivery as Message, Event};
@@ -76,6 +75,26 @@ pub struct Node {
 }
 
 /// What a node's owner decides about it.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+/// # use p2ps::{config::NetConfig, id::Id, node::{Node, NodeConfig}};
+/// let config = NodeConfig {
+///     id: Some(Id(7)),
+///     listen: "127.0.0.1:0".parse()?, // where it listens; a real one has a port that others can reach
+///     ..NodeConfig::default()
+/// };
+/// let (node, ..) = Node::create_net(NetConfig::default(), config).await?;
+/// assert_eq!(node.id(), Id(7));
+/// // What was left to the system is filled in.
+/// assert_eq!(node.node_config().advertise, Some(node.access_point()));
+/// assert_ne!(node.access_point().port, 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeConfig {
     /// Its place on the ring; `None`: drawn at random.
@@ -91,6 +110,8 @@ pub struct NodeConfig {
     pub network_key: Option<NetworkKey>,
     /// What its sockets, timers and tasks run on.
     pub runtime: Runtime,
+    /// When the node is a client of another one, its proxy: a client can do all that a member can, but answers for no keys.
+    pub proxy: ProxyUse,
 }
 
 impl Default for NodeConfig {
@@ -103,6 +124,7 @@ impl Default for NodeConfig {
             seed: None,
             network_key: None,
             runtime: Runtime::default(),
+            proxy: ProxyUse::default(),
         }
     }
 }
@@ -112,10 +134,25 @@ impl Node {
     ///
     /// # Errors
     /// [`NodeError::CouldNotConfig`] or [`NodeError::CouldNotListen`].
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+    /// # use p2ps::{config::NetConfig, id::Id, node::{Node, NodeConfig}};
+    /// let (node, _messages, _events) = Node::create_net(NetConfig::default(), NodeConfig::default()).await?;
+    /// assert!(node.is_responsible_of(Id(42)), "it is alone, and answers for all keys");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })
+    /// # }
+    /// ```
     pub async fn create_net(
         net: NetConfig,
         config: NodeConfig,
     ) -> Result<(Node, Messages, Events), NodeError> {
+        if config.proxy == ProxyUse::Always {
+            return Err(NodeError::CouldNotConfig(ConfigProblem::ClientOfNobody));
+        }
         IdleNode::new(net, &config)?.create().await
     }
 
@@ -126,6 +163,27 @@ impl Node {
     /// # Errors
     /// What [`Node::create_net`] says; [`NodeError::Refused`] where a node said why it makes no link;
     /// [`NodeError::CouldNotJoin`] otherwise.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+    /// # use p2ps::{config::NetConfig, id::Id, node::{Node, NodeConfig}};
+    /// use p2ps::node::NodeError;
+    /// use p2ps::peer::JoinError;
+    ///
+    /// let (first, ..) = Node::create_net(NetConfig::default(), NodeConfig::default()).await?;
+    /// let by = [first.access_point()];
+    /// let (second, ..) = Node::join_net(&by, NodeConfig::default(), None).await?;
+    /// assert_eq!(second.successor(), first.contact());
+    ///
+    /// let taken = NodeConfig { id: Some(first.id()), ..NodeConfig::default() };
+    /// let refused = Node::join_net(&by, taken, None).await;
+    /// assert!(matches!(refused, Err(NodeError::CouldNotJoin(JoinError::IdInUse(_)))));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })
+    /// # }
+    /// ```
     pub async fn join_net(
         access_points: &[AccessPoint],
         mut config: NodeConfig,
@@ -133,7 +191,9 @@ impl Node {
     ) -> Result<(Node, Messages, Events), NodeError> {
         check_access_points(access_points)?;
         let listener = listen(config.listen)?;
-        let address_wanted = config.advertise.is_none() && config.listen.ip().is_unspecified();
+        let address_wanted = config.advertise.is_none()
+            && config.listen.ip().is_unspecified()
+            && config.proxy != ProxyUse::Always;
         let net = match net {
             Some(net) if !address_wanted => net,
             _ => {
@@ -147,7 +207,10 @@ impl Node {
         for _ in 1..ID_DRAWS_MAX {
             let joined =
                 IdleNode::on(&listener, net, &config, Spawner::on(config.runtime))?.join(access_points).await;
-            let taken = matches!(&joined, Err(NodeError::CouldNotJoin(JoinError::IdInUse(_))));
+            let taken = matches!(
+                &joined,
+                Err(NodeError::CouldNotJoin(JoinError::IdInUse(_) | JoinError::NoRoomForClients { .. }))
+            );
             if !taken || config.id.is_some() {
                 return joined;
             }
@@ -155,155 +218,26 @@ impl Node {
         IdleNode::on(&listener, net, &config, Spawner::on(config.runtime))?.join(access_points).await
     }
 
-    /// Finds the node that is responsible of a key.
-    ///
-    /// # Errors
-    /// [`NodeError::NotOnRing`]; [`NodeError::Route`] with the reason; [`NodeError::HasStopped`].
-    pub async fn lookup(&self, key: Id) -> Result<Found, NodeError> {
-        self.check(key)?;
-        let (sender, receiver) = oneshot::channel();
-        self.running.shared.lookup(key, None, Waiter::Once(sender));
-        let end = receiver.await.map_err(|_| NodeError::HasStopped)?;
-        Ok(end.result?)
-    }
-
-    /// Starts many look-ups at once: (the caller's number, the key, when it was meant to start on the host's monotonic
-    /// clock). The latency that the metrics show counts from there. Each ends in one [`LookupEnd`] on `ends`.
-    pub fn lookups(
-        &self,
-        lookups: impl Iterator<Item = (u64, Id, Time)>,
-        ends: &mpsc::UnboundedSender<LookupEnd>,
-    ) {
-        let ring = self.net().ring();
-        self.running.shared.lookups(lookups.map(|(number, key, at)| (number, wrap(ring, key), at)), ends);
-    }
-
-    /// Sends to the node with that id, best effort. A failure that is noticed is told as [`Event::Undelivered`].
-    ///
-    /// # Errors
-    /// [`NodeError::NotOnRing`], [`NodeError::Route`] for a payload that is too large.
-    pub fn send(&self, destination: Id, payload: impl Into<Bytes>) -> Result<(), NodeError> {
-        self.check(destination)?;
-        self.order(payload.into(), |payload| Command::Send { destination, exact: true, payload })
-    }
-
-    /// Sends to the node that is responsible of a key (P2PS 1.0's `toResp`); otherwise as [`Node::send`].
-    ///
-    /// # Errors
-    /// As [`Node::send`].
-    pub fn send_to_responsible(&self, key: Id, payload: impl Into<Bytes>) -> Result<(), NodeError> {
-        self.check(key)?;
-        self.order(payload.into(), |payload| Command::Send { destination: key, exact: false, payload })
-    }
-
-    /// Sends to the node with that id, again and again until it has the message (P2PS 1.0's `rsend`): it is delivered once, after
-    /// those that this node sent to it before, or has failed. A node that restarts with the same id may get it again.
-    ///
-    /// # Errors
-    /// [`NodeError::NotOnRing`]; [`NodeError::Route`] with the reason, at the latest after
-    /// [`RELIABLE_TIMEOUT`](crate::services::reliable::RELIABLE_TIMEOUT); [`NodeError::HasStopped`].
-    pub async fn send_reliably(&self, destination: Id, payload: impl Into<Bytes>) -> Result<(), NodeError> {
-        self.check(destination)?;
-        let ended = self.running.shared.send_reliably(destination, payload.into());
-        Ok(ended.await.map_err(|_| NodeError::HasStopped)??)
-    }
-
-    /// Sends to every other member, best effort: on a stable ring in as many messages as there are other members, over paths no
-    /// longer than a look-up's. A part of the ring that is noticed not to be reached is told as [`Event::Undelivered`].
-    ///
-    /// # Errors
-    /// [`NodeError::Route`] for a payload that is too large.
-    pub fn broadcast(&self, payload: impl Into<Bytes>) -> Result<(), NodeError> {
-        self.order(payload.into(), |payload| Command::Broadcast { payload })
-    }
-
-    /// Sends to the nodes with these ids, to each once, best effort as [`Node::send`]: shared paths are walked once.
-    ///
-    /// # Errors
-    /// As [`Node::send`]; [`RouteError::TooManyDestinations`] beyond
-    /// [`DESTINATIONS_MAX`].
-    pub fn multicast(&self, destinations: &[Id], payload: impl Into<Bytes>) -> Result<(), NodeError> {
-        destinations.iter().try_for_each(|destination| self.check(*destination))?;
-        if destinations.len() > DESTINATIONS_MAX {
-            return Err(RouteError::TooManyDestinations.into());
-        }
-        let destinations = destinations.to_vec();
-        self.order(payload.into(), |payload| Command::Multicast { destinations, payload })
-    }
-
-    /// Sends to the `count` nearest successors (P2PS 1.0's `sendToSucc`), best effort; to all other members where they are fewer.
-    ///
-    /// # Errors
-    /// [`NodeError::TooManySuccessors`] for more than the network's successor lists have; [`NodeError::Route`] for a payload
-    /// that is too large.
-    pub fn send_to_successors(&self, count: usize, payload: impl Into<Bytes>) -> Result<(), NodeError> {
-        let length = self.net().successors();
-        if count > length {
-            return Err(NodeError::TooManySuccessors { count, length });
-        }
-        self.order(payload.into(), |payload| Command::SendToSuccessors { count, payload })
-    }
-
-    /// Gives a key a value, in as many places as the network's replication says; the value that it had is replaced. All its copies
-    /// are in their places then. Of several writes at once, one is the last for everybody ([`Version`]).
-    ///
-    /// # Errors
-    /// [`NodeError::NotOnRing`]; [`NodeError::Dictionary`] with the reason, at the latest after
-    /// [`OPERATION_TIMEOUT`](crate::services::dictionary::OPERATION_TIMEOUT): the value may have been written all the same;
-    /// [`NodeError::HasStopped`].
-    ///
-    /// # Examples
-    /// ```
-    /// # use p2ps::config::NetConfig;
-    /// # use p2ps::node::{Node, NodeConfig};
-    /// # use p2ps::id::Id;
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-    /// let (first, ..) = Node::create_net(NetConfig::default(), NodeConfig::default()).await?;
-    /// let (second, ..) = Node::join_net(&[first.access_point()], NodeConfig::default(), None).await?;
-    ///
-    /// let written = first.insert(Id(42), "forty-two").await?;
-    /// let stored = second.get(Id(42)).await?.expect("it was inserted");
-    /// assert_eq!((&stored.value[..], stored.version), (&b"forty-two"[..], written.version));
-    ///
-    /// first.leave().await?;
-    /// assert!(second.get(Id(42)).await?.is_some(), "the node that left has handed it over");
-    /// second.remove(Id(42)).await?;
-    /// assert_eq!(second.get(Id(42)).await?, None);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// # })
-    /// # }
-    /// ```
-    pub async fn insert(&self, key: Id, value: impl Into<Bytes>) -> Result<Written, NodeError> {
-        let value = value.into();
-        self.write(key, |operation| Command::Insert { operation, key, value }).await
-    }
-
-    /// The value of a key, if it has one (P2PS's look-up of a value). The module
-    /// [`services::dictionary`](crate::services::dictionary) says what is promised.
-    ///
-    /// # Errors
-    /// As [`Node::insert`].
-    pub async fn get(&self, key: Id) -> Result<Option<Stored>, NodeError> {
-        match self.ask_dictionary(key, |operation| Command::Get { operation, key }).await? {
-            Answer::Value(value) => Ok(value),
-            Answer::Written(_) => unreachable!("a peer answers a read by a value"),
-        }
-    }
-
-    /// Removes a key and its value, whether it has one or not.
-    ///
-    /// # Errors
-    /// As [`Node::insert`].
-    pub async fn remove(&self, key: Id) -> Result<Written, NodeError> {
-        self.write(key, |operation| Command::Remove { operation, key }).await
-    }
-
     /// Leaves the network gracefully: the successor takes over with all items of the dictionary, the neighbours are told, all links are closed. Tells whether
     /// the successor did take over. The node has stopped then.
     ///
     /// # Errors
     /// [`NodeError::HasStopped`] if it has left or stopped already.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+    /// # use p2ps::{config::NetConfig, id::Id, node::{Node, NodeConfig}};
+    /// # let (first, mut messages, _) = Node::create_net(NetConfig::default(), NodeConfig::default()).await?;
+    /// # let (second, ..) = Node::join_net(&[first.access_point()], NodeConfig::default(), None).await?;
+    /// assert!(second.leave().await?, "the successor has taken over");
+    /// assert!(second.lookup(Id(42)).await.is_err());
+    /// assert_eq!(first.lookup(Id(42)).await?.responsible, first.contact());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })
+    /// # }
+    /// ```
     pub async fn leave(&self) -> Result<bool, NodeError> {
         let shared = &self.running.shared;
         if shared.lock().is_stopped() {
@@ -318,6 +252,21 @@ impl Node {
     }
 
     /// Stops at once, without leaving: all sockets are closed, as if the process had been killed.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+    /// # use p2ps::{config::NetConfig, id::Id, node::{Node, NodeConfig}};
+    /// # let (first, mut messages, _) = Node::create_net(NetConfig::default(), NodeConfig::default()).await?;
+    /// # let (second, ..) = Node::join_net(&[first.access_point()], NodeConfig::default(), None).await?;
+    /// second.stop();
+    /// // For the first node it has crashed; what it answered for is the first one's soon.
+    /// assert_eq!(first.lookup(second.id()).await?.responsible, first.contact());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })
+    /// # }
+    /// ```
     pub fn stop(&self) {
         self.running.shared.stop();
     }
@@ -328,9 +277,9 @@ impl Node {
         self.running.shared.shape(rules);
     }
 
-    /// The node as others know it.
+    /// The node as others know it; a client's access point has port 0.
     pub fn contact(&self) -> Contact {
-        self.running.contact
+        self.peer(Peer::me)
     }
 
     /// Its place on the ring.
@@ -338,7 +287,7 @@ impl Node {
         self.running.contact.id
     }
 
-    /// Where others reach it (P2PS 1.0's `getLocalAP`).
+    /// Where others reach it, or, if it is a client, are meant to (P2PS 1.0's `getLocalAP`).
     pub fn access_point(&self) -> AccessPoint {
         self.running.contact.access_point
     }
@@ -354,16 +303,68 @@ impl Node {
     }
 
     /// The finger table: the position that each finger stands for, and the node it points at, if any.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+    /// # use p2ps::{config::NetConfig, id::Id, node::{Node, NodeConfig}};
+    /// # let (first, mut messages, _) = Node::create_net(NetConfig::default(), NodeConfig::default()).await?;
+    /// # let (second, ..) = Node::join_net(&[first.access_point()], NodeConfig::default(), None).await?;
+    /// for (position, finger) in second.fingers() {
+    ///     if let Some(contact) = finger {
+    ///         println!("{position} is answered for by {} at {}", contact.id, contact.access_point);
+    ///     }
+    /// }
+    /// assert_eq!(second.successors(), [first.contact()]);
+    /// assert_eq!(second.predecessor(), Some(first.contact()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })
+    /// # }
+    /// ```
     pub fn fingers(&self) -> Vec<(Id, Option<Contact>)> {
         self.peer(Peer::fingers)
     }
 
-    /// The successor; the node itself while it is alone.
+    /// The successor (P2PS 1.0's `getSucc`); the node itself while it is alone, and a client's proxy.
     pub fn successor(&self) -> Contact {
-        self.peer(|peer| peer.successors().first().copied()).unwrap_or(self.running.contact)
+        self.peer(|peer| peer.successors().first().copied().or(peer.proxy())).unwrap_or(self.running.contact)
     }
 
-    /// The successor list, nearest first; empty while the node is alone.
+    /// The node that stands in for this one: `None`, unless it is a client, and not looking for another proxy.
+    pub fn proxy(&self) -> Option<Contact> {
+        self.peer(Peer::proxy)
+    }
+
+    /// The nodes that this one stands in for, in the order of their ids (P2PS 1.0's `getClients`).
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+    /// # use p2ps::{config::NetConfig, id::Id, node::{Node, NodeConfig}};
+    /// # let (first, mut messages, _) = Node::create_net(NetConfig::default(), NodeConfig::default()).await?;
+    /// # let (second, ..) = Node::join_net(&[first.access_point()], NodeConfig::default(), None).await?;
+    /// use p2ps::node::ProxyUse;
+    ///
+    /// let config = NodeConfig { proxy: ProxyUse::Always, ..NodeConfig::default() };
+    /// let (client, mut received, _) = Node::join_net(&[first.access_point()], config, None).await?;
+    /// let proxy = client.proxy().expect("it has just joined");
+    /// let stands_in = if proxy == first.contact() { &first } else { &second };
+    /// assert_eq!(stands_in.clients(), [client.contact()]);
+    ///
+    /// first.send_reliably(client.id(), "by your proxy").await?;
+    /// assert_eq!(received.next().await.expect("it runs").payload, "by your proxy");
+    /// assert!(!client.is_responsible_of(client.id()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })
+    /// # }
+    /// ```
+    pub fn clients(&self) -> Vec<Contact> {
+        self.peer(Peer::clients)
+    }
+
+    /// The successor list, nearest first (P2PS 1.0's `getSuccList`); empty while the node is alone, and for a client.
     pub fn successors(&self) -> Vec<Contact> {
         self.peer(|peer| peer.successors().to_vec())
     }
@@ -383,9 +384,25 @@ impl Node {
         self.peer(|peer| peer.is_responsible_of(key))
     }
 
-    /// What P2PS counts.
+    /// What P2PS counts (P2PS 1.0's `getStatistics`).
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+    /// # use p2ps::{config::NetConfig, id::Id, node::{Node, NodeConfig}};
+    /// # let (first, mut messages, _) = Node::create_net(NetConfig::default(), NodeConfig::default()).await?;
+    /// # let (second, ..) = Node::join_net(&[first.access_point()], NodeConfig::default(), None).await?;
+    /// second.send_reliably(first.id(), "hello").await?;
+    /// let counted = first.statistics();
+    /// assert_eq!((counted.application_messages, counted.joins), (1, 1));
+    /// assert!(!counted.uses_proxy && counted.clients == 0 && counted.links_in > 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })
+    /// # }
+    /// ```
     pub fn statistics(&self) -> Statistics {
-        self.peer(Peer::statistics)
+        self.running.shared.lock().statistics()
     }
 
     /// Everything that is counted and timed.
@@ -400,27 +417,6 @@ impl Node {
 
     fn peer<R>(&self, ask: impl FnOnce(&Peer) -> R) -> R {
         ask(&self.running.shared.lock().peer)
-    }
-
-    fn order(&self, payload: Bytes, order: impl FnOnce(Bytes) -> Command) -> Result<(), NodeError> {
-        Ok(self.running.shared.send(payload.len(), order(payload))?)
-    }
-
-    async fn write(&self, key: Id, order: impl FnOnce(u64) -> Command) -> Result<Written, NodeError> {
-        match self.ask_dictionary(key, order).await? {
-            Answer::Written(written) => Ok(written),
-            Answer::Value(_) => unreachable!("a peer answers a write by a version"),
-        }
-    }
-
-    async fn ask_dictionary(&self, key: Id, order: impl FnOnce(u64) -> Command) -> Result<Answer, NodeError> {
-        self.check(key)?;
-        let answered = self.running.shared.ask_dictionary(order);
-        Ok(answered.await.map_err(|_| NodeError::HasStopped)??)
-    }
-
-    fn check(&self, id: Id) -> Result<(), NodeError> {
-        check_id(id, self.net().ring())
     }
 }
 
@@ -483,7 +479,7 @@ impl IdleNode {
         if access_point.port == 0 {
             access_point.port = listening.port();
         }
-        if access_point.ip.is_unspecified() {
+        if access_point.ip.is_unspecified() && config.proxy != ProxyUse::Always {
             return Err(NodeError::CouldNotConfig(ConfigProblem::NoAddress(listening)));
         }
         let id = config.id.map_or_else(|| random().map(|number| wrap(net.ring(), Id(number))), Ok)?;
@@ -493,13 +489,14 @@ impl IdleNode {
         let Started { shared, messages, events } =
             driver::start(net, contact, seed, listener, spawner.clone(), config.network_key.clone())
                 .map_err(could_not_listen)?;
+        shared.lock().peer.set_proxy_use(config.proxy);
         let config = NodeConfig {
             id: Some(id),
             listen: listening,
             advertise: Some(access_point),
             seed: Some(seed),
-            network_key: config.network_key.clone(),
             runtime: spawner.runtime(),
+            ..config.clone()
         };
         let node = Node { running: Arc::new(Running { shared, contact, net, config }) };
         Ok(IdleNode { node, messages: Messages(messages), events: Events(events) })

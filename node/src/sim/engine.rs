@@ -221,6 +221,7 @@ impl Simulator {
         match output {
             Output::Send { to, message } => self.send(node, to, message),
             Output::Connect { access_point } => self.connect(node, access_point),
+            Output::Reach { contact } => self.reach(node, contact),
             Output::Deliver(delivery) => self.tell(node, What::Delivered(delivery)),
             Output::Completed { operation, result } => self.complete(node, operation, result),
             Output::Sent { operation, result } => self.tell(node, What::Sent { operation, result }),
@@ -266,7 +267,12 @@ impl Simulator {
                 }
             }
             Event::Alone | Event::NewSuccessor(_) | Event::NewPredecessor(_) => self.tell_ring(node),
-            Event::NewSuccessorList(_) | Event::NewFinger(..) | Event::Suspected(_) => {}
+            Event::NewSuccessorList(_)
+            | Event::NewFinger(..)
+            | Event::Suspected(_)
+            | Event::NewProxy(_)
+            | Event::ClientJoined(_)
+            | Event::ClientLeft(_) => {}
         }
     }
 

@@ -30,6 +30,8 @@ pub(super) struct Dialling {
     pub(super) since_us: u64,
     /// Its handshake is on its way, and what waited went with it.
     pub(super) flushed: bool,
+    /// It is to show only whether the node can be reached: messages go over the link that stands, if one does.
+    pub(super) probes: bool,
     /// What waits for it, in order: the first and last of a chain of flights.
     pub(super) waiting: Option<(u32, u32)>,
 }
@@ -37,7 +39,12 @@ pub(super) struct Dialling {
 impl Dialling {
     /// A dial that begins.
     pub(super) fn begin(since_us: u64) -> Option<Box<Dialling>> {
-        Some(Box::new(Dialling { since_us, flushed: false, waiting: None }))
+        Some(Box::new(Dialling { since_us, flushed: false, probes: false, waiting: None }))
+    }
+
+    /// One that is to show whether the node can be reached.
+    pub(super) fn probe(since_us: u64) -> Option<Box<Dialling>> {
+        Some(Box::new(Dialling { since_us, flushed: false, probes: true, waiting: None }))
     }
 }
 

@@ -8,6 +8,7 @@ use super::trace::Trace;
 use crate::access_point::AccessPoint;
 use crate::com::limits::{KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES};
 use crate::com::shaping::{ShapeRules, Shaper};
+use crate::config::ProxyUse;
 use crate::id::Id;
 use crate::metrics::{ShapeEffect, Snapshot};
 use crate::peer::{Command, Input, Peer};
@@ -96,7 +97,9 @@ impl Simulator {
         // Each life draws otherwise, as processes do that are started with seeds of their own.
         let mut seed = Trace::new(there.seed);
         seed.mix(u64::from(there.lives));
-        let peer = Peer::with_offsets(net, there.contact(node), seed.value(), offsets);
+        let mut peer = Peer::with_offsets(net, there.contact(node), seed.value(), offsets);
+        // Who takes part is known by the plan: a node that is not reached does not get in.
+        peer.set_proxy_use(ProxyUse::Never);
         there.life = Some(Box::new(Life::new(peer, records)));
         true
     }

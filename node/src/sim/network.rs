@@ -134,7 +134,7 @@ impl Simulator {
         let Some(living) = self.nodes[node.index()].life.as_deref_mut() else { return true };
         let end = living.links.entry(other, life);
         end.used_us = now_us;
-        if end.dialling.is_none() && end.is_open() {
+        if end.is_open() && end.dialling.as_ref().is_none_or(|dialling| dialling.probes) {
             return false;
         }
         let begins = end.dialling.is_none();
@@ -162,6 +162,22 @@ impl Simulator {
         let end = living.links.entry(other, life);
         if end.dialling.is_none() && !end.is_open() {
             end.dialling = Dialling::begin(now_us);
+            self.begin_dial(node, other, life, false);
+        }
+    }
+
+    /// Tells the node whether it reaches another one, by a link of its own.
+    pub(super) fn reach(&mut self, node: NodeNumber, contact: Contact) {
+        let Some(other) = self.known(contact) else {
+            return self.unreachable(contact, "there is no such host");
+        };
+        let (life, now_us) = (contact.incarnation as u32, self.now_us);
+        let Some(living) = self.nodes[node.index()].life.as_deref_mut() else { return };
+        let end = living.links.entry(other, life);
+        if end.outbound {
+            self.inputs.push_back(Input::Reached { contact });
+        } else if end.dialling.is_none() {
+            end.dialling = Dialling::probe(now_us);
             self.begin_dial(node, other, life, false);
         }
     }
@@ -397,10 +413,9 @@ impl Simulator {
             self.stop_dialling(node, other, other_life);
         }
         self.close_surplus(node);
-        if dial.anyone {
-            let contact = self.contact_of(other, other_life);
-            self.turn(node, Input::LinkUp { contact });
-        }
+        let contact = self.contact_of(other, other_life);
+        let input = if dial.anyone { Input::LinkUp { contact } } else { Input::Reached { contact } };
+        self.turn(node, input);
     }
 
     fn stop_dialling(&mut self, node: NodeNumber, other: NodeNumber, life: u32) {

@@ -37,6 +37,6 @@ fn check_cursor(cursor: Cursor, ring: Ring) -> Result<(), WireError> {
     check_id(cursor.key, ring)
 }
 
-fn check_value(value: Option<&[u8]>) -> Result<(), WireError> {
+pub(super) fn check_value(value: Option<&[u8]>) -> Result<(), WireError> {
     check_length("bytes of a value", value.map_or(0, <[u8]>::len), VALUE_BYTES_MAX)
 }

@@ -12,6 +12,8 @@ use postcard::ser_flavors::Flavor;
 pub use frame::{FrameError, FrameReader};
 
 use crate::id::{Id, Ring};
+use crate::message::client::{ClientTalk, Reply};
+use crate::message::dictionary::Stored;
 use crate::message::{
     ACKS_MAX, Body, CONTACTS_MAX, Contact, DESTINATIONS_MAX, Found, Message, PAYLOAD_BYTES_MAX, Route,
     UNDELIVERABLE_MAX,
@@ -96,6 +98,7 @@ fn check(message: &Message, ring: Ring) -> Result<(), WireError> {
             check_contacts(predecessor.as_slice(), ring)
         }
         Message::Undeliverable { destinations, .. } => check_ids(destinations, UNDELIVERABLE_MAX, ring),
+        Message::Client(talk) => check_client_talk(talk, ring),
         Message::Answer { result: Err(_), .. }
         | Message::Receipt { .. }
         | Message::JoinConfirm { .. }
@@ -119,7 +122,32 @@ fn check_route(route: &Route, ring: Ring) -> Result<(), WireError> {
             check_ids(destinations, DESTINATIONS_MAX, ring).and_then(|()| check_payload(payload))
         }
         Body::Dictionary(request) => dictionary::check_request(request, ring),
+        Body::Reply { reply, .. } => check_reply(reply, ring),
         Body::Lookup { .. } | Body::Join => Ok(()),
+    }
+}
+
+fn check_client_talk(talk: &ClientTalk, ring: Ring) -> Result<(), WireError> {
+    match talk {
+        ClientTalk::Located { result: Ok(contact), .. } => check_id(contact.id, ring),
+        ClientTalk::Accepted { predecessor, successors, .. } => {
+            check_contacts(predecessor.as_slice(), ring)?;
+            check_contacts(successors, ring)
+        }
+        ClientTalk::Locate { .. }
+        | ClientTalk::Located { .. }
+        | ClientTalk::Admit { .. }
+        | ClientTalk::Rejected { .. }
+        | ClientTalk::Farewell => Ok(()),
+    }
+}
+
+fn check_reply(reply: &Reply, ring: Ring) -> Result<(), WireError> {
+    match reply {
+        Reply::Answer { result: Ok(Found { responsible, .. }), .. } => check_id(responsible.id, ring),
+        Reply::Undeliverable { destinations, .. } => check_ids(destinations, UNDELIVERABLE_MAX, ring),
+        Reply::Value { result: Ok(Some(Stored { value, .. })), .. } => dictionary::check_value(Some(value)),
+        Reply::Answer { .. } | Reply::Receipt { .. } | Reply::Written { .. } | Reply::Value { .. } => Ok(()),
     }
 }
 

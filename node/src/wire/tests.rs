@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::access_point::AccessPoint;
 use crate::id::Span;
+use crate::message::client::{ClientTalk, Rejection, Reply};
 use crate::message::dictionary::{
     CHUNK_BYTES_MAX, CHUNK_ITEMS_MAX, Cursor, Holding, Item, Origin, Refusal, Request, Stored, Talk,
     VALUE_BYTES_MAX, Version, Written,
@@ -102,9 +103,49 @@ fn body() -> impl Strategy<Value = Body> {
         (any::<u64>(), prop::collection::vec(any::<u8>(), 0..3000))
             .prop_map(|(last, payload)| Body::Broadcast { last: Id(last), payload: Bytes::from(payload) }),
         request().prop_map(Body::Dictionary),
+        (any::<u64>(), reply()).prop_map(|(incarnation, reply)| Body::Reply { incarnation, reply }),
         (prop::collection::vec(any::<u64>().prop_map(Id), 0..300), any::<Vec<u8>>()).prop_map(
             |(destinations, payload)| Body::Multicast { destinations, payload: Bytes::from(payload) }
         ),
+    ]
+}
+
+fn reply() -> impl Strategy<Value = Reply> {
+    let found = (contact(), any::<u16>()).prop_map(|(responsible, hops)| Found { responsible, hops });
+    let result = prop_oneof![found.prop_map(Ok), Just(Err(RouteError::TimedOut))];
+    let written = (version(), any::<u8>()).prop_map(|(version, copies)| Ok(Written { version, copies }));
+    let stored = (value(), version()).prop_map(|(value, version)| Stored { value, version });
+    prop_oneof![
+        (any::<u64>(), any::<bool>(), result).prop_map(|(sequence, maintenance, result)| Reply::Answer {
+            sequence,
+            maintenance,
+            result
+        }),
+        prop::collection::vec(any::<u64>().prop_map(Id), 0..=UNDELIVERABLE_MAX).prop_map(|destinations| {
+            Reply::Undeliverable { destinations, reason: RouteError::NoNextHop }
+        }),
+        any::<u64>().prop_map(|sequence| Reply::Receipt { sequence }),
+        (any::<u64>(), prop_oneof![written, refusal().prop_map(Err)])
+            .prop_map(|(sequence, result)| Reply::Written { sequence, result }),
+        (any::<u64>(), prop_oneof![prop::option::of(stored).prop_map(Ok), refusal().prop_map(Err)])
+            .prop_map(|(sequence, result)| Reply::Value { sequence, result }),
+    ]
+}
+
+fn client_talk() -> impl Strategy<Value = ClientTalk> {
+    let located = prop_oneof![contact().prop_map(Ok), Just(Err(RouteError::Overloaded))];
+    let reason = vec![Rejection::NotResponsible, Rejection::IdInUse, Rejection::Full];
+    prop_oneof![
+        any::<u64>().prop_map(|sequence| ClientTalk::Locate { sequence }),
+        (any::<u64>(), located).prop_map(|(sequence, result)| ClientTalk::Located { sequence, result }),
+        (any::<u64>(), any::<bool>())
+            .prop_map(|(sequence, as_client)| ClientTalk::Admit { sequence, as_client }),
+        (any::<u64>(), prop::option::of(contact()), contacts()).prop_map(
+            |(sequence, predecessor, successors)| ClientTalk::Accepted { sequence, predecessor, successors }
+        ),
+        (any::<u64>(), prop::sample::select(reason))
+            .prop_map(|(sequence, reason)| ClientTalk::Rejected { sequence, reason }),
+        Just(ClientTalk::Farewell),
     ]
 }
 
@@ -146,6 +187,7 @@ fn message() -> impl Strategy<Value = Message> {
     prop_oneof![
         route(),
         talk().prop_map(Message::Dictionary),
+        client_talk().prop_map(Message::Client),
         prop::collection::vec(ack(), 0..=ACKS_MAX).prop_map(Message::Acks),
         (any::<u64>(), any::<bool>(), result).prop_map(|(sequence, maintenance, result)| Message::Answer {
             sequence,

@@ -163,6 +163,12 @@ impl Agent {
         self.child.kill().unwrap();
     }
 
+    /// Lets the agent stand still (SIGSTOP).
+    pub(crate) fn halt(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    }
+
     /// How the agent ended, without a further word to it.
     pub(crate) fn wait_end(&mut self) -> ExitStatus {
         let mut status = None;
@@ -201,8 +207,17 @@ pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// The processes of a session that run, but for its leader.
+/// The processes of an agent's session that run, but for itself and its sentinel.
 pub(crate) fn session_members(session: u32) -> Vec<u32> {
+    let is_sentinel = |pid: &u32| {
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        command.windows(10).any(|word| word == b"--sentinel")
+    };
+    session_processes(session).into_iter().filter(|pid| !is_sentinel(pid)).collect()
+}
+
+/// The processes of a session that run, but for its leader.
+pub(crate) fn session_processes(session: u32) -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let is_member = |pid: &u32| {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use p2ps::access_point::AccessPoint;
-use p2ps::config::{Geometry, NetConfig};
+use p2ps::config::{Geometry, NetConfig, ProxyUse};
 use p2ps::id::{Id, Ring};
 use p2ps::invariant::{Journal, View};
 use p2ps::message::dictionary::{Answer, DictionaryError};
@@ -46,7 +46,10 @@ pub struct Network {
     pub island: BTreeSet<Id>,
     queue: BTreeMap<(Time, u64), Flight>,
     arrivals: BTreeMap<(Id, Id), Time>,
-    links: BTreeSet<(Contact, Contact)>,
+    /// By whose end: which other node, and how it knows it.
+    links: BTreeMap<(Id, Id), Contact>,
+    /// Nodes to which no link can be made; they make links to others.
+    pub unreachable: BTreeSet<Id>,
     randomness: Pcg32,
     sent: u64,
     operations: u64,
@@ -82,7 +85,8 @@ impl Network {
             island: BTreeSet::new(),
             queue: BTreeMap::new(),
             arrivals: BTreeMap::new(),
-            links: BTreeSet::new(),
+            links: BTreeMap::new(),
+            unreachable: BTreeSet::new(),
             randomness: Pcg32::seed_from_u64(seed),
             sent: 0,
             operations: 0,
@@ -146,11 +150,41 @@ impl Network {
         self.start(id, Input::Join { bootstrap });
     }
 
+    /// A node that is a client in any case.
+    pub fn join_as_client(&mut self, id: Id, via: &[Id]) {
+        let bootstrap = via.iter().map(|id| access_point(*id)).collect();
+        self.start_as(id, Input::Join { bootstrap }, ProxyUse::Always);
+    }
+
+    pub fn is_client(&self, id: Id) -> bool {
+        self.peers.get(&id).is_some_and(|peer| peer.phase() == Phase::Client && peer.proxy().is_some())
+    }
+
+    /// Whether each client's proxy is the responsible of its id, and knows it; and nobody else has it for a client.
+    pub fn are_clients_right(&self) -> bool {
+        let known: BTreeMap<Id, Id> = self
+            .peers
+            .values()
+            .flat_map(|peer| peer.clients().into_iter().map(|client| (client.id, peer.me().id)))
+            .collect();
+        let clients = self.peers.values().filter(|peer| peer.phase() == Phase::Client);
+        let wanted: BTreeMap<Id, Id> =
+            clients.clone().map(|peer| (peer.me().id, self.responsible(peer.me().id))).collect();
+        let believed = clients.filter_map(|peer| Some((peer.me().id, peer.proxy()?.id)));
+        let count: usize = self.peers.values().map(|peer| peer.clients().len()).sum();
+        known == wanted && count == wanted.len() && believed.collect::<BTreeMap<_, _>>() == wanted
+    }
+
     fn start(&mut self, id: Id, input: Input) {
+        self.start_as(id, input, ProxyUse::IfUnreachable);
+    }
+
+    fn start_as(&mut self, id: Id, input: Input, proxy_use: ProxyUse) {
         let incarnation = 1 + self.now.as_micros();
         let me = Contact { id, access_point: access_point(id), incarnation };
         let seed = self.randomness.next_u64();
         let mut peer = Peer::new(self.net, me, seed);
+        peer.set_proxy_use(proxy_use);
         (self.prepare)(&mut peer);
         self.peers.insert(id, peer);
         self.applications.entry(id).or_default();
@@ -161,15 +195,17 @@ impl Network {
     pub fn kill(&mut self, id: Id) {
         let Some(peer) = self.peers.remove(&id) else { return };
         let gone = peer.me();
-        let broken: Vec<_> = self.links.iter().filter(|(a, b)| *a == gone || *b == gone).copied().collect();
-        for link in broken {
-            self.links.remove(&link);
-            let other = if link.0 == gone { link.1 } else { link.0 };
-            self.fly(
-                gone.id,
-                other.id,
-                Flight::Input { to: other, input: Input::LinkDown { contact: gone, orderly: false } },
-            );
+        let broken: Vec<_> = self
+            .links
+            .iter()
+            .filter(|((_, other), contact)| *other == id && contact.incarnation == gone.incarnation)
+            .map(|((viewer, _), contact)| (*viewer, *contact))
+            .collect();
+        self.links.retain(|(viewer, other), _| *viewer != id && *other != id);
+        for (viewer, contact) in broken {
+            let Some(to) = self.peers.get(&viewer).map(Peer::me) else { continue };
+            let input = Input::LinkDown { contact, orderly: false };
+            self.fly(gone.id, viewer, Flight::Input { to, input });
         }
     }
 
@@ -373,24 +409,58 @@ impl Network {
                 {
                     return;
                 }
-                let alive = self.peers.get(&to.id).is_some_and(|peer| peer.me() == to);
-                if alive && !self.paused.contains(&to.id) {
-                    self.links.insert((from.min(to), from.max(to)));
+                let alive = self.is_alive(&to);
+                let linked = self.links.contains_key(&(from.id, to.id));
+                if alive && self.unreachable.contains(&to.id) && !linked {
+                    self.not_reached(from, to);
+                } else if alive && !self.paused.contains(&to.id) {
+                    let from = self.link(&from, &to);
                     self.give(to.id, Input::Receive { from, message });
                 } else if !alive {
-                    let input = Input::Unreachable {
-                        access_point: to.access_point,
-                        contact: Some(to),
-                        reason: "connection refused".to_owned(),
-                    };
-                    self.fly(to.id, from.id, Flight::Input { to: from, input });
+                    self.not_reached(from, to);
                 }
             }
             Flight::Input { to, input } => {
-                if self.peers.get(&to.id).is_some_and(|peer| peer.me() == to) {
+                if self.is_alive(&to) {
                     self.give(to.id, input);
                 }
             }
+        }
+    }
+
+    /// Whether this life of a node lasts, as whatever it is known.
+    fn is_alive(&self, contact: &Contact) -> bool {
+        self.peers.get(&contact.id).is_some_and(|peer| peer.me().incarnation == contact.incarnation)
+    }
+
+    /// A link stands between two nodes; tells as whom its other end knows the first, from when it was made.
+    fn link(&mut self, from: &Contact, to: &Contact) -> Contact {
+        let mut known = |viewer: &Contact, other: &Contact| {
+            let known = self.links.entry((viewer.id, other.id)).or_insert(*other);
+            if known.incarnation != other.incarnation {
+                *known = *other;
+            }
+            *known
+        };
+        known(from, to);
+        known(to, from)
+    }
+
+    fn not_reached(&mut self, from: Contact, to: Contact) {
+        let input = Input::Unreachable {
+            access_point: to.access_point,
+            contact: Some(to),
+            reason: "connection refused".to_owned(),
+        };
+        self.fly(to.id, from.id, Flight::Input { to: from, input });
+    }
+
+    /// A dial to a node, whatever links to it stand.
+    fn reach(&mut self, me: Contact, contact: Contact) {
+        if self.is_alive(&contact) && !self.unreachable.contains(&contact.id) {
+            self.fly(contact.id, me.id, Flight::Input { to: me, input: Input::Reached { contact } });
+        } else {
+            self.not_reached(me, contact);
         }
     }
 
@@ -409,6 +479,7 @@ impl Network {
                     self.fly(id, to.id, Flight::Message { from: me, to, message })
                 }
                 Output::Connect { access_point } => self.connect(me, access_point),
+                Output::Reach { contact } => self.reach(me, contact),
                 Output::Deliver(delivery) => {
                     self.applications.entry(id).or_default().delivered.push(delivery)
                 }
@@ -436,6 +507,7 @@ impl Network {
 
     fn connect(&mut self, me: Contact, access_point: AccessPoint) {
         let there = self.peers.values().map(Peer::me).find(|contact| contact.access_point == access_point);
+        let there = there.filter(|contact| !self.unreachable.contains(&contact.id));
         let input = match there {
             Some(contact) => Input::LinkUp { contact },
             None => {
@@ -465,5 +537,9 @@ impl Network {
 
 fn access_point(id: Id) -> AccessPoint {
     let [.., a, b, c] = (id.0 >> 16).to_be_bytes();
-    AccessPoint { ip: [10, a, b, c].into(), port: (id.0 & 0xffff) as u16 }
+    // Port 0 is nowhere.
+    match (id.0 & 0xffff) as u16 {
+        0 => AccessPoint { ip: [11, a, b, c].into(), port: 1 },
+        port => AccessPoint { ip: [10, a, b, c].into(), port },
+    }
 }

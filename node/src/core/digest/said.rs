@@ -2,6 +2,7 @@
 
 use super::Digest;
 use crate::id::{Id, Span};
+use crate::message::client::ClientTalk;
 use crate::message::dictionary::{Cursor, Item, Origin, Refusal, Request, Talk, Version};
 use crate::message::{Body, Errand, Message, Route};
 
@@ -33,6 +34,10 @@ impl Digest {
                 self.plain(payload);
             }
             Body::Dictionary(request) => self.wish(request),
+            Body::Reply { incarnation, reply } => {
+                self.plain(incarnation);
+                self.message(source.id, *key, &reply.clone().into_message());
+            }
             Body::Broadcast { last, payload } => {
                 self.id(*last);
                 self.plain(payload);
@@ -73,6 +78,7 @@ impl Digest {
             }
             Message::Receipt { sequence } => self.token(to, *sequence),
             Message::Dictionary(talk) => self.talk(from, to, talk),
+            Message::Client(talk) => self.client_talk(from, to, talk),
             Message::JoinOffer { sequence, successors } => {
                 self.token(to, *sequence);
                 self.ids(successors);
@@ -124,6 +130,32 @@ impl Digest {
                 self.beginning(*key);
                 self.id(*last);
             }
+        }
+    }
+
+    fn client_talk(&mut self, from: Id, to: Id, talk: &ClientTalk) {
+        self.plain(&std::mem::discriminant(talk));
+        match talk {
+            ClientTalk::Locate { sequence } => self.token(from, *sequence),
+            ClientTalk::Admit { sequence, as_client } => {
+                self.token(from, *sequence);
+                self.plain(as_client);
+            }
+            ClientTalk::Located { sequence, result } => {
+                self.token(to, *sequence);
+                self.ordered(result.ok(), Digest::contact);
+                self.plain(&result.err());
+            }
+            ClientTalk::Accepted { sequence, predecessor, successors } => {
+                self.token(to, *sequence);
+                self.ordered(*predecessor, Digest::contact);
+                self.ids(successors);
+            }
+            ClientTalk::Rejected { sequence, reason } => {
+                self.token(to, *sequence);
+                self.plain(reason);
+            }
+            ClientTalk::Farewell => {}
         }
     }
 
