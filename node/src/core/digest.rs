@@ -21,6 +21,7 @@ use rand_pcg::Pcg32;
 use rand_pcg::rand_core::SeedableRng;
 
 use super::departed::{Departed, Lost};
+use super::duplicates::Duplicates;
 use super::forward::{Passage, PendingHop, PendingHops};
 use super::join::{Joining, Stage};
 use super::leave::{LEAVE_MAX, Leaving};
@@ -226,16 +227,7 @@ impl Core {
             });
         });
         digest.unordered(lookups, |digest, (sequence, lookup)| digest.lookup(me.id, *sequence, lookup));
-        digest.unordered(&duplicates.turns, |digest, (errand, turns)| {
-            digest.errand(errand);
-            digest.plain(turns);
-        });
-        let Delivered { reached, order: _ } = delivered;
-        digest.unordered(reached, |digest, ((source, incarnation, sequence), reach)| {
-            digest.id(*source);
-            digest.token(*source, *sequence);
-            digest.plain(&(incarnation, reach));
-        });
+        digest.taken(duplicates, delivered);
         digest.upkeep(upkeep);
         digest.departed(departed);
         digest.ordered(joining, |digest, joining| digest.joining(me.id, joining));
@@ -257,6 +249,20 @@ impl Digest {
         self.ordered(neighbours.second_predecessor(), Digest::id);
         self.id(neighbours.range_start());
         self.ids(neighbours.successors());
+    }
+
+    /// The messages that it remembers to have taken.
+    fn taken(&mut self, duplicates: &Duplicates, delivered: &Delivered) {
+        self.unordered(&duplicates.turns, |digest, (errand, turns)| {
+            digest.errand(errand);
+            digest.plain(turns);
+        });
+        let Delivered { reached, order: _ } = delivered;
+        self.unordered(reached, |digest, ((source, incarnation, sequence), reach)| {
+            digest.id(*source);
+            digest.token(*source, *sequence);
+            digest.plain(&(incarnation, reach));
+        });
     }
 
     fn departed(&mut self, Departed { lost }: &Departed) {
