@@ -9,7 +9,7 @@ NODES ?= 64
 # The tests of nodes over sockets, which pass on smol too.
 SOCKET_TESTS = $(addprefix --test ,ring_over_sockets shaped_links network_key dictionary_over_sockets without_tokio)
 
-.PHONY: help quickstart build test lint deny unit bench bench-sim bench-key clean testbed testbed-down testbed-check testbed-compare slurm-check trials node-static
+.PHONY: help quickstart build test lint deny unit bench bench-sim bench-key explore clean testbed testbed-down testbed-check testbed-compare slurm-check trials node-static
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -48,6 +48,7 @@ unit:
 	$(CARGO) build --workspace --bins --locked
 	$(CARGO) test --workspace --locked
 	$(CARGO) test --locked -p p2ps --features smol $(SOCKET_TESTS)
+	$(CARGO) test --locked -p p2ps --features planted --test planted_bugs
 
 ## make bench                  footprint of an idle node, look-ups per second, start of many nodes; prints figures
 bench:
@@ -62,6 +63,11 @@ bench-key:
 bench-sim:
 	@deploy/install.sh build
 	$(CARGO) bench --locked -p p2ps --bench simulation -- $(NODES_MAX)
+
+## make explore [ONLY="lossy crash"]  every order of events in small networks, on the real protocol (a few minutes)
+explore:
+	@deploy/install.sh build
+	$(CARGO) bench --locked -p p2ps --bench explore -- $(ONLY)
 
 ## make node-static            the static node binary that is sent to hosts: target/node-static/p2ps-node-x86_64
 node-static:

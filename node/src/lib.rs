@@ -12,6 +12,8 @@ pub mod wire;
 pub mod core;
 pub mod services;
 pub mod peer;
+pub mod invariant;
+pub mod explore;
 pub mod metrics;
 pub mod com;
 pub mod driver;

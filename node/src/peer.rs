@@ -10,6 +10,8 @@ use bytes::Bytes;
 
 use crate::access_point::AccessPoint;
 use crate::config::{NetConfig, ProxyUse};
+use crate::core::digest::Digest;
+use crate::core::forward::route_hops_max;
 use crate::core::geometry::Offsets;
 use crate::core::{Context, Core, Statistics};
 use crate::id::Id;
@@ -168,6 +170,12 @@ impl Peer {
         Peer { core: Core::new(net, me, offsets, seed), services: Services::new(&net) }
     }
 
+    /// A node with a bug, on which the checkers are tested.
+    #[cfg(feature = "planted")]
+    pub fn plant(&mut self, bug: crate::core::planted::Bug) {
+        self.core.plant(bug);
+    }
+
     /// Says when the node is to be a client. To be called before it joins.
     pub fn set_proxy_use(&mut self, proxy_use: ProxyUse) {
         self.core.proxy_use = proxy_use;
@@ -234,6 +242,11 @@ impl Peer {
         self.core.phase
     }
 
+    /// Whether it holds a range of the ring: a member, or one that is leaving and has not handed over.
+    pub fn is_member(&self) -> bool {
+        self.core.is_member()
+    }
+
     /// The node itself.
     pub fn me(&self) -> Contact {
         self.core.me
@@ -269,6 +282,11 @@ impl Peer {
         self.core.table.entries().collect()
     }
 
+    /// The most hops that a route of its network may have.
+    pub fn route_hops_max(&self) -> u32 {
+        route_hops_max(self.core.table.hops_max())
+    }
+
     /// How many distinct nodes its fingers point at.
     pub fn fingers_known(&self) -> usize {
         self.core.table.contacts().len()
@@ -296,6 +314,28 @@ impl Peer {
     /// works too, but promises nothing.
     pub fn is_fault_tolerant(&self) -> bool {
         self.core.neighbours.successors().len() == self.core.net.successors()
+    }
+
+    /// Adds what the explorer compares: all that the node's further behaviour depends on, once it is [still](Peer::still).
+    pub(crate) fn digest(&self, digest: &mut Digest) {
+        self.core.digest(digest);
+        self.services.digest(&self.core, digest);
+    }
+
+    /// What its next deadline is for, for people.
+    pub(crate) fn timers_due(&self) -> Vec<String> {
+        self.core.timers_due()
+    }
+
+    /// Whether its next deadline is for sending acknowledgements, and for nothing else.
+    pub(crate) fn is_ack_due(&self) -> bool {
+        self.core.is_ack_due()
+    }
+
+    /// Takes away what would make a node's behaviour depend on its whole past: jitter and estimated round trips are from now on
+    /// those of a node that has just started.
+    pub(crate) fn still(&mut self) {
+        self.core.still();
     }
 
     /// Its part of the dictionary.

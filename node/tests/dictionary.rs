@@ -567,7 +567,7 @@ fn nonsense(network: &mut Network, members: &[Contact]) -> Message {
     let cursor = Cursor { place: b, key: c };
     let routed = |body| {
         let (source, entry) = (members[0], Some(b));
-        let route = Route { source, sequence, key: a, hops: 1, backward: 0, hop: 1, entry, body };
+        let route = Route { hops: 1, hop: 1, entry, ..Route::new(source, sequence, 0, a, body) };
         Message::Route(route)
     };
     match network.random(10) {

@@ -360,16 +360,7 @@ fn the_id_of_a_client_is_in_use() {
     let (taken, proxy) = (clients[0], network.responsible(clients[0]));
     let newcomer = Contact { incarnation: 77, ..network.peers[&taken].me() };
     let newcomer = Contact { access_point: "p2ps://10.9.9.9:9".parse().unwrap(), ..newcomer };
-    let join = Route {
-        source: newcomer,
-        sequence: 5,
-        key: taken,
-        hops: 1,
-        backward: 0,
-        hop: 1,
-        entry: None,
-        body: Body::Join,
-    };
+    let join = Route { hops: 1, hop: 1, ..Route::new(newcomer, 5, 0, taken, Body::Join) };
     let answers = told(&mut network, proxy, newcomer, Message::Route(join));
     let refused = Message::Answer { sequence: 5, maintenance: true, result: Err(RouteError::IdInUse) };
     assert!(answers.contains(&(newcomer, refused)), "{answers:?}");
@@ -418,14 +409,15 @@ fn one_client_does_not_take_the_room_of_all() {
     let client = network.peers[&id].me();
     let far = network.members().into_iter().find(|id| *id != proxy).unwrap();
     let route = |number| Route {
-        source: client,
-        sequence: 1_000_000 + number,
-        key: far,
         hops: 1,
-        backward: 0,
         hop: number,
-        entry: None,
-        body: Body::Data { exact: true, payload: "a flood".into() },
+        ..Route::new(
+            client,
+            1_000_000 + number,
+            0,
+            far,
+            Body::Data { exact: true, payload: "a flood".into() },
+        )
     };
     let mut verdicts = Vec::new();
     for number in 0..2 * CLIENT_HOPS_MAX as u64 {
@@ -448,16 +440,8 @@ fn one_client_does_not_take_the_room_of_all() {
 fn who_is_no_client_gets_nothing_for_being_one() {
     let mut network = Network::ring(symmetric_tango(8), 8, 3);
     let (member, stranger) = (network.any_member(), stranger(12_345));
-    let route = Route {
-        source: stranger,
-        sequence: 1,
-        key: Id(5),
-        hops: 1,
-        backward: 0,
-        hop: 3,
-        entry: None,
-        body: Body::Lookup { maintenance: false },
-    };
+    let route =
+        Route { hops: 1, hop: 3, ..Route::new(stranger, 1, 0, Id(5), Body::Lookup { maintenance: false }) };
     let answers = told(&mut network, member, stranger, Message::Route(route));
     let [(_, Message::Acks(acks))] = &answers[..] else { panic!("{answers:?}") };
     assert_eq!(acks[0].verdict, HopVerdict::NotMember);

@@ -116,6 +116,25 @@ fn a_node_that_leaves_hands_over_and_no_lookup_fails() {
     }
 }
 
+#[test]
+fn a_leaver_whose_successor_has_taken_over_and_could_not_say_so_is_relieved_when_it_asks_again() {
+    for seed in SEEDS {
+        let mut network = Network::ring(symmetric_tango(4), 5, seed);
+        let members = network.members();
+        let [before, leaver, after] = [0, 1, 2].map(|place| members[place]);
+        network.leave(leaver);
+        network.run_until("the successor has taken over", HEALS_WITHIN, |n| {
+            n.peers[&after].predecessor().is_some_and(|predecessor| predecessor.id == before)
+        });
+        network.loss_per_mille = 1000;
+        network.run_for(Duration::from_millis(60));
+        network.loss_per_mille = 0;
+        network.run_until("it has left", HEALS_WITHIN, |n| !n.peers.contains_key(&leaver));
+        let events = &network.applications[&leaver].events;
+        assert!(events.contains(&Event::Left { handed_over: true }), "seed {seed}");
+    }
+}
+
 /// While a node leaves, it answers until its successor does: whoever was responsible at some moment is right.
 fn all_lookups_are_right_meanwhile(network: &mut Network, count: usize) {
     for _ in 0..count {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::core::digest::Digest;
 use crate::core::effect::{Event, Phase};
 use crate::core::forward::Passage;
 use crate::core::guests::Wish;
@@ -48,6 +49,14 @@ struct Client {
 }
 
 impl Clients {
+    pub(super) fn digest(&self, digest: &mut Digest) {
+        digest.unordered(self.known.values(), |digest, Client { contact, link, heard_at }| {
+            digest.contact(*contact);
+            digest.contact(*link);
+            digest.time(*heard_at + SILENCE_MAX);
+        });
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.known.len()
     }
@@ -235,7 +244,7 @@ impl Core {
         if self.is_busy_client(id) {
             return Some(Err(RouteError::Overloaded));
         }
-        Some(Ok(NextHop { to, entry: None, backward: 0 }))
+        Some(Ok(NextHop::to(to)))
     }
 
     /// All clients get a broadcast when their proxy does, but for the one that sent it.

@@ -16,8 +16,8 @@ const MESSAGES_REMEMBERED: usize = 1024;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Delivered {
     /// For each, how far after this node a broadcast has been passed on; 0 for others.
-    reached: BTreeMap<Identity, u64>,
-    order: VecDeque<Identity>,
+    pub(super) reached: BTreeMap<Identity, u64>,
+    pub(super) order: VecDeque<Identity>,
 }
 
 /// A message's source, its incarnation, and the number that it gave the message.
@@ -109,6 +109,7 @@ impl Core {
 
     /// A message that starts here.
     pub(crate) fn new_route(&self, sequence: u64, key: Id, body: Body) -> Route {
-        Route { source: self.me, sequence, key, hops: 0, backward: 0, hop: 0, entry: None, body }
+        let attempt = self.last_token.wrapping_sub(sequence) as u32;
+        Route::new(self.me, sequence, attempt, key, body)
     }
 }

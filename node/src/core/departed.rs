@@ -26,15 +26,15 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// The lost neighbours.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Departed {
-    lost: BTreeMap<Id, Lost>,
+    pub(super) lost: BTreeMap<Id, Lost>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Lost {
-    contact: Contact,
-    since: Time,
-    attempts: u32,
-    due: Time,
+pub(super) struct Lost {
+    pub(super) contact: Contact,
+    pub(super) since: Time,
+    pub(super) attempts: u32,
+    pub(super) due: Time,
 }
 
 impl Departed {

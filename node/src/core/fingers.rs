@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::config::Stabilise;
 use crate::core::effect::{Event, Phase};
 use crate::core::lookup::LookupPurpose;
+use crate::core::planted::Bug;
 use crate::core::repair::Purpose;
 use crate::core::stabilise::ROUND_MAX;
 use crate::core::{Context, Core};
@@ -33,6 +34,9 @@ pub(crate) struct FingerUpkeep {
 impl Core {
     /// A finger may point at the wrong node, or at none.
     pub(crate) fn refresh_finger(&mut self, cx: &mut Context<'_>, index: usize) {
+        if self.planted.has(Bug::StaleFingerKept) {
+            return;
+        }
         self.finger_upkeep.stale.insert(index);
         self.look_fingers_up(cx);
     }

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use crate::core::duplicates::TURNS_MAX;
 use crate::core::effect::{Observation, Output, Phase, Upcall};
+use crate::core::planted::Bug;
 use crate::core::route::{Decision, NextHop, Way};
 use crate::core::rtt::ACK_HELD_MAX;
 use crate::core::timers::Timer;
@@ -20,8 +22,8 @@ pub const HOPS_PENDING_MAX: usize = 4096;
 /// The most payload that those messages hold together, in bytes.
 pub const HOPS_PENDING_BYTES_MAX: usize = 32 << 20;
 
-/// The most nodes that one node tries for one message.
-const TRIES_MAX: usize = 8;
+/// How often one node sends one message on, to one node or several.
+pub const TRIES_MAX: usize = 8;
 
 /// How many of the hops that were given up are remembered.
 const LATE_MAX: usize = 32;
@@ -29,13 +31,18 @@ const LATE_MAX: usize = 32;
 /// How often the time-out of a node that is tried again is doubled.
 const DOUBLINGS_MAX: usize = 2;
 
+/// The most hops that a route may have on tables that need at most so many while they are right.
+pub fn route_hops_max(hops_max: u32) -> u32 {
+    4 * hops_max + 16
+}
+
 /// The messages that the next hop has not acknowledged, by hop number.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct PendingHops {
-    hops: BTreeMap<u64, PendingHop>,
-    payload_bytes: usize,
+    pub(super) hops: BTreeMap<u64, PendingHop>,
+    pub(super) payload_bytes: usize,
     /// Hops that were given up, to whom, and when they were sent: their acknowledgements may yet tell how slow the way is.
-    late: VecDeque<(u64, Id, Time)>,
+    pub(super) late: VecDeque<(u64, Id, Time)>,
 }
 
 impl PendingHops {
@@ -100,12 +107,12 @@ impl Passage {
 /// A message that the next hop has not acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct PendingHop {
-    passage: Passage,
-    next: NextHop,
-    sent_at: Time,
-    expires: Time,
+    pub(super) passage: Passage,
+    pub(super) next: NextHop,
+    pub(super) sent_at: Time,
+    pub(super) expires: Time,
     /// This node was late itself: it has waited longer already.
-    graced: bool,
+    pub(super) graced: bool,
 }
 
 /// Acknowledgements that wait for company on their way to one node: hop, when it came, what became of it.
@@ -122,6 +129,8 @@ impl Core {
             _ => Some(HopVerdict::NotMember),
         };
         let hop = route.hop;
+        let is_lost =
+            self.planted.has(Bug::BroadcastNotAcknowledged) && matches!(route.body, Body::Broadcast { .. });
         let verdict = match refusal {
             Some(verdict) => verdict,
             None if self.phase == Phase::Client => self.on_route_to_client(cx, route),
@@ -133,11 +142,15 @@ impl Core {
                 }
                 // What a client sends begins its way here.
                 let from = (!by_client).then_some(from.id);
-                self.direct(cx, Passage { route, from, tried: Vec::new() });
+                if self.duplicates.take_on(&route) || self.planted.has(Bug::DuplicatesBreed) {
+                    self.direct(cx, Passage { route, from, tried: Vec::new() });
+                }
                 verdict
             }
         };
-        self.acknowledge(cx, from, hop, verdict);
+        if !is_lost {
+            self.acknowledge(cx, from, hop, verdict);
+        }
     }
 
     /// Whether the table entry that brought a message here was right: correction on use.
@@ -182,20 +195,21 @@ impl Core {
     /// Where a key goes that came as this message did.
     pub(crate) fn decide(&self, key: Id, passage: &Passage) -> Decision {
         let Passage { route, from, tried } = passage;
-        let Route { hops, entry, backward, .. } = *route;
-        self.router().decide(key, Way { hops, entry, backward, from: *from, excluded: tried })
+        let Route { hops, entry, backward, claimed, .. } = *route;
+        self.router().decide(key, Way { hops, entry, backward, claimed, from: *from, excluded: tried })
     }
 
-    /// Whether a message has taken all the hops that a route may have: 4 H + 16.
+    /// Whether a message has taken all the hops that a route may have, or goes in circles.
     pub(crate) fn is_exhausted(&self, route: &Route) -> bool {
-        u32::from(route.hops) >= 4 * self.table.hops_max() + 16
+        u32::from(route.hops) >= route_hops_max(self.table.hops_max()) || route.turns > TURNS_MAX
     }
 
     /// The range has passed to the successor, but a message for it came here.
     pub(crate) fn heir(&self, passage: &Passage) -> Option<NextHop> {
         let Passage { route, tried, .. } = passage;
         let to = *self.neighbours.successors().iter().find(|heir| !tried.contains(&heir.id))?;
-        Some(NextHop { to, entry: Some(route.entry.unwrap_or(route.key)), backward: 0 })
+        let entry = Some(route.entry.unwrap_or(route.key));
+        Some(NextHop { to, entry, backward: 0, claimed: route.claimed })
     }
 
     /// Each further try of the same node may take twice as long as the last.
@@ -212,6 +226,8 @@ impl Core {
             hops: route.hops.saturating_add(1),
             entry: next.entry,
             backward: next.backward,
+            claimed: next.claimed,
+            turns: self.turns_to(&passage, &next.to),
             ..route.clone()
         };
         match onward.body {
@@ -241,7 +257,8 @@ impl Core {
                 self.refuse(cx, &route, RouteError::NoSuchNode);
             }
             Body::Data { payload, .. } => {
-                if self.delivered.is_first(&route.source, route.sequence) {
+                let again = self.planted.has(Bug::DuplicateDelivered);
+                if self.delivered.is_first(&route.source, route.sequence) || again {
                     self.deliver(cx, &route.source, route.key, payload);
                 }
             }
@@ -374,7 +391,7 @@ impl Core {
         let to = pending.next.to;
         self.suspect(cx, to);
         let tries = pending.passage.tried.len();
-        if self.neighbours.predecessor() == Some(to) && tries < TRIES_MAX {
+        if self.neighbours.predecessor() == Some(to) && tries + 1 < TRIES_MAX {
             pending.passage.tried.push(to.id);
             self.forward(cx, pending.passage, pending.next);
         } else {
@@ -395,6 +412,9 @@ impl Core {
 
     fn try_next(&mut self, cx: &mut Context<'_>, pending: PendingHop) {
         let mut passage = pending.passage;
+        if matches!(passage.route.body, Body::Broadcast { .. }) && self.planted.has(Bug::BroadcastPartLost) {
+            return;
+        }
         passage.tried.push(pending.next.to.id);
         if passage.tried.len() >= TRIES_MAX {
             self.refuse(cx, &passage.route, RouteError::NoNextHop);

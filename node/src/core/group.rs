@@ -61,7 +61,7 @@ impl Core {
                 self.dispatch(cx, route);
                 continue;
             }
-            let next = NextHop { to, entry: Some(to.id), backward: 0 };
+            let next = NextHop::by_entry(to, to.id);
             self.forward(cx, Passage::beginning(route), next);
         }
     }
@@ -94,14 +94,22 @@ impl Core {
     fn spread(&mut self, cx: &mut Context<'_>, route: &Route, first: Id, last: Id) {
         let Body::Broadcast { payload, .. } = &route.body else { return };
         let suspects = self.suspects();
+        let after_me = self.net.ring().add(self.me.id, 1);
         let known = self.table.contacts().into_iter().chain(self.neighbours.successor());
         for part in parts(self.net.ring(), self.me.id, known, first, last) {
             let body = Body::Broadcast { last: part.last, payload: payload.clone() };
-            let onward = Route { entry: None, backward: 0, ..route.carrying(part.first, body) };
+            let onward = Route {
+                entry: None,
+                claimed: false,
+                backward: 0,
+                turns: route.turns.min(1),
+                ..route.carrying(part.first, body)
+            };
             let head = part.head.filter(|head| !suspects.contains(&head.id));
             match head {
                 Some(to) => {
-                    let next = NextHop { to, entry: Some(part.first), backward: 0 };
+                    let claimed = part.first == after_me;
+                    let next = NextHop { claimed, ..NextHop::by_entry(to, part.first) };
                     self.forward(cx, Passage::beginning(onward), next);
                 }
                 None => self.dispatch(cx, onward),

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::core::digest::Digest;
 use crate::core::effect::Output;
 use crate::core::{Context, Core};
 use crate::message::{Contact, Message};
@@ -54,6 +55,19 @@ enum Dialled {
 }
 
 impl Guests {
+    /// Those that are still remembered.
+    pub(super) fn digest(&self, digest: &mut Digest) {
+        let known = self.known.iter().map(|(joiner, guest)| (joiner, guest, guest.since + GUEST_KEPT));
+        let known: Vec<_> = known.filter(|(.., until)| digest.is_ahead(*until)).collect();
+        digest.unordered(known, |digest, (joiner, guest, until)| {
+            let Guest { since: _, sequence, wish, dialled } = guest;
+            digest.contact(*joiner);
+            digest.token(joiner.id, *sequence);
+            digest.plain(&(wish, dialled));
+            digest.time(until);
+        });
+    }
+
     fn note(&mut self, joiner: Contact, sequence: u64, wish: Wish, now: Time) -> Dialled {
         self.known.retain(|_, guest| now.since(guest.since) < GUEST_KEPT);
         if !self.known.contains_key(&joiner)

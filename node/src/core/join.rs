@@ -17,6 +17,7 @@ use crate::access_point::AccessPoint;
 use crate::config::ProxyUse;
 use crate::core::effect::{Event, JoinError, Output, Phase};
 use crate::core::guests::Wish;
+use crate::core::planted::Bug;
 use crate::core::timers::Timer;
 use crate::core::{Context, Core};
 use crate::message::client::ClientTalk;
@@ -40,16 +41,16 @@ const JOIN_RETRY_MAX: Duration = Duration::from_secs(2);
 /// A join on its way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Joining {
-    bootstrap: Vec<AccessPoint>,
-    attempts: u32,
+    pub(super) bootstrap: Vec<AccessPoint>,
+    pub(super) attempts: u32,
     /// It goes to the responsible itself, instead of waiting for that one's offer.
-    direct: bool,
-    stage: Stage,
-    last_failure: Option<String>,
+    pub(super) direct: bool,
+    pub(super) stage: Stage,
+    pub(super) last_failure: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Stage {
+pub(super) enum Stage {
     /// The next attempt begins when the timer says so.
     Pausing,
     /// A link to an access point is being made.
@@ -299,6 +300,9 @@ impl Core {
         let fingers = self.finger_hints();
         self.send(cx, from, Message::HandOver { predecessor, successors, fingers });
         self.statistics.joins += 1;
+        if self.planted.has(Bug::RangeKeptAtJoin) {
+            return;
+        }
         self.follow_predecessor(cx, Some(from), predecessor.map(|contact| contact.id));
     }
 

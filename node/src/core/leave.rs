@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::core::effect::{Event, Phase, Upcall};
+use crate::core::planted::Bug;
 use crate::core::timers::Timer;
 use crate::core::{Context, Core};
 use crate::message::{Contact, Message};
@@ -23,17 +24,18 @@ const LEAVE_LINGER: Duration = Duration::from_millis(250);
 /// A leave on its way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Leaving {
-    began_at: Time,
-    gives_up_at: Time,
+    pub(super) began_at: Time,
+    pub(super) gives_up_at: Time,
     /// The successor could not take over: it may be leaving too, so this node takes over from its own predecessor until it asks
     /// again. Not later: what the successor then takes over is the range as it was when it was asked.
-    refused: bool,
+    pub(super) refused: bool,
 }
 
 impl Core {
     /// Leaves the network.
     pub(crate) fn leave(&mut self, cx: &mut Context<'_>) {
         match self.phase {
+            Phase::Member if self.planted.has(Bug::NotHandedOverAtLeave) => self.end(cx, true),
             Phase::Member => {
                 self.phase = Phase::Leaving;
                 self.leaving =
@@ -74,6 +76,14 @@ impl Core {
         self.timers.set(cx.now + pause, Timer::Leave);
     }
 
+    /// Nobody is left to hand over to: a leaving node goes at once, lest it answer for one that it does not know of yet.
+    pub(crate) fn leave_alone(&mut self, cx: &Context<'_>) {
+        if self.leaving.is_some() && !self.handed_over {
+            self.timers.clear(Timer::Leave);
+            self.timers.set(cx.now, Timer::Leave);
+        }
+    }
+
     /// Time to try again, to give up, or to go.
     pub(crate) fn on_leave_due(&mut self, cx: &mut Context<'_>) {
         let Some(leaving) = &self.leaving else { return };
@@ -98,9 +108,12 @@ impl Core {
             }
             Phase::Idle | Phase::Joining | Phase::Client | Phase::Ended => false,
         };
-        let taken = able && self.neighbours.predecessor().is_none_or(|present| present.id == from.id);
+        let present = self.neighbours.predecessor();
+        let is_present = present.is_none_or(|present| present.id == from.id);
+        // Its range is this node's already where it was taken over and the answer was lost: then it is asked for again.
+        let taken = able && (is_present || self.neighbours.is_closer_predecessor(from.id));
         self.send(cx, from, Message::LeaveTaken(taken));
-        if taken {
+        if taken && is_present {
             self.giver = Some((from, cx.now));
             if predecessor.is_some_and(|predecessor| predecessor.id == self.me.id) {
                 if self.neighbours.close_ring() {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::core::effect::{Observation, Output, Phase};
+use crate::core::planted::Bug;
 use crate::core::timers::Timer;
 use crate::core::{Context, Core};
 use crate::id::Id;
@@ -24,14 +25,14 @@ const LOOKUP_RETRY_DELAY: Duration = Duration::from_millis(100);
 /// A look-up on its way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct PendingLookup {
-    key: Id,
-    purpose: LookupPurpose,
-    started: Time,
-    attempts: u32,
+    pub(super) key: Id,
+    pub(super) purpose: LookupPurpose,
+    pub(super) started: Time,
+    pub(super) attempts: u32,
     /// While an attempt is on its way: when it times out. Else: when the next begins.
-    due: Time,
+    pub(super) due: Time,
     /// Why the last attempt failed.
-    failure: RouteError,
+    pub(super) failure: RouteError,
 }
 
 /// Whom a look-up serves.
@@ -113,6 +114,9 @@ impl Core {
     /// An attempt has timed out, or the next one is due.
     pub(crate) fn on_lookup_due(&mut self, cx: &mut Context<'_>, sequence: u64) {
         let Some(pending) = self.lookups.get(&sequence) else { return };
+        if self.planted.has(Bug::LookupForgotten) {
+            return;
+        }
         if pending.attempts >= LOOKUP_ATTEMPTS_MAX {
             self.end_lookup(cx, sequence, Err(pending.failure));
         } else {

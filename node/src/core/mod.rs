@@ -16,10 +16,13 @@ pub(crate) mod route;
 pub mod forward;
 pub mod lookup;
 pub mod converged;
+pub mod planted;
+pub mod duplicates;
 pub mod clients;
 mod change;
 mod deliveries;
 mod departed;
+pub(crate) mod digest;
 mod fingers;
 pub(crate) mod group;
 pub mod guests;
@@ -48,6 +51,7 @@ use crate::time::Time;
 use clients::Clients;
 use deliveries::Delivered;
 use departed::Departed;
+use duplicates::Duplicates;
 use fingers::FingerUpkeep;
 use forward::{AckQueues, PendingHops};
 use geometry::Offsets;
@@ -57,6 +61,7 @@ use leave::Leaving;
 use link_cache::LinkCache;
 use lookup::PendingLookup;
 use nearby::Nearby;
+use planted::Planted;
 use proxy::Proxy;
 use repair::Request;
 use ring::Neighbours;
@@ -105,6 +110,7 @@ pub(crate) struct Core {
     acks: AckQueues,
     /// Look-ups that started here, by sequence number.
     lookups: BTreeMap<u64, PendingLookup>,
+    duplicates: Duplicates,
     delivered: Delivered,
     upkeep: Upkeep,
     finger_upkeep: FingerUpkeep,
@@ -124,6 +130,7 @@ pub(crate) struct Core {
     last_token: u64,
     randomness: Pcg32,
     pub(crate) statistics: Statistics,
+    pub(crate) planted: Planted,
 }
 
 impl Core {
@@ -147,6 +154,7 @@ impl Core {
             hops: PendingHops::default(),
             acks: BTreeMap::new(),
             lookups: BTreeMap::new(),
+            duplicates: Duplicates::default(),
             delivered: Delivered::default(),
             upkeep: Upkeep::default(),
             finger_upkeep: FingerUpkeep::default(),
@@ -163,6 +171,7 @@ impl Core {
             last_token: 0,
             randomness: Pcg32::seed_from_u64(seed),
             statistics: Statistics::default(),
+            planted: Planted::default(),
         }
     }
 
@@ -243,11 +252,14 @@ impl Core {
         }
     }
 
+    /// Whether it holds a range: a member, or one that is leaving and has not handed over.
+    pub(crate) fn is_member(&self) -> bool {
+        matches!(self.phase, Phase::Member | Phase::Leaving) && !self.handed_over
+    }
+
     /// Whether it answers for a key now.
     pub(crate) fn is_responsible_of(&self, key: Id) -> bool {
-        matches!(self.phase, Phase::Member | Phase::Leaving)
-            && !self.handed_over
-            && self.neighbours.is_mine(key)
+        self.is_member() && self.neighbours.is_mine(key)
     }
 
     /// The ids that it answers for, if it does for any.

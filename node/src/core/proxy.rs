@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::access_point::AccessPoint;
 use crate::config::ProxyUse;
+use crate::core::digest::Digest;
 use crate::core::effect::{Event, JoinError, Phase};
 use crate::core::forward::Passage;
 use crate::core::repair::Purpose;
@@ -36,6 +37,15 @@ pub(crate) struct Proxy {
     waiting_bytes: usize,
 }
 
+impl Proxy {
+    pub(super) fn digest(&self, digest: &mut Digest) {
+        let Proxy { present, successors, bootstrap: _, waiting, waiting_bytes: _ } = self;
+        digest.ordered(*present, Digest::contact);
+        digest.ordered(successors, |digest, contact| digest.contact(*contact));
+        digest.ordered(waiting, Digest::passage);
+    }
+}
+
 impl Core {
     /// The neighbours that a client knows: its proxy, and those after it.
     pub(crate) fn proxies(&self) -> Vec<Contact> {
@@ -45,7 +55,7 @@ impl Core {
     /// Sends a client's message by its proxy; without one, it waits.
     pub(crate) fn go_by_proxy(&mut self, cx: &mut Context<'_>, passage: Passage) {
         if let Some(to) = self.proxy.present {
-            return self.forward(cx, passage, NextHop { to, entry: None, backward: 0 });
+            return self.forward(cx, passage, NextHop::to(to));
         }
         let bytes = passage.route.body.payload_bytes();
         let proxy = &mut self.proxy;

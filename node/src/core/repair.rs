@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::core::effect::{Event, Phase, Upcall};
+use crate::core::planted::Bug;
 use crate::core::timers::Timer;
 use crate::core::{Context, Core};
 use crate::id::Id;
@@ -25,12 +26,12 @@ pub(crate) struct Request {
     pub(crate) sent_at: Time,
     pub(crate) attempts: u32,
     /// How long this attempt may take.
-    timeout: Duration,
-    expires: Time,
+    pub(super) timeout: Duration,
+    pub(super) expires: Time,
     /// This node was late itself: it has waited longer already.
-    graced: bool,
+    pub(super) graced: bool,
     /// It is late, or something else is that the node should have answered.
-    suspect: bool,
+    pub(super) suspect: bool,
 }
 
 /// What a request is for.
@@ -230,7 +231,7 @@ impl Core {
             self.statistics.suspicions += 1;
             cx.event(Event::Suspected(contact));
         }
-        if self.neighbours.contains(&contact) {
+        if self.neighbours.contains(&contact) && !self.planted.has(Bug::DepartedForgotten) {
             self.departed.remember(contact, cx.now);
         }
         if self.neighbours.predecessor() == Some(contact) && self.net.routing().correction_on_change {
@@ -309,7 +310,10 @@ impl Core {
         let known = self.table.contacts().into_iter().chain(self.neighbours.predecessor());
         match known.min_by_key(|contact| ring.distance(me, contact.id)) {
             Some(nearest) => self.adopt_successors(cx, nearest, &[]),
-            None => cx.event(Event::Alone),
+            None => {
+                cx.event(Event::Alone);
+                self.leave_alone(cx);
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 //! The rules are those of Zave's corrected Chord (arXiv 1610.01140, section 5): lists are copied from a live successor, cut to
 //! r entries, and never skip a live member.
 
+use crate::core::planted::{Bug, Planted};
 use crate::id::{Id, Ring, Span};
 use crate::message::Contact;
 
@@ -18,6 +19,7 @@ pub(crate) struct Neighbours {
     /// The predecessor's own predecessor: the start of its range.
     second_predecessor: Option<Id>,
     successors: Vec<Contact>,
+    pub(super) planted: Planted,
 }
 
 impl Neighbours {
@@ -31,6 +33,7 @@ impl Neighbours {
             last_predecessor: None,
             second_predecessor: None,
             successors: Vec::new(),
+            planted: Planted::default(),
         }
     }
 
@@ -58,6 +61,7 @@ impl Neighbours {
     /// Whether `key` is in `(predecessor, me]`. After the predecessor's death the range stays what it was until another is
     /// known; a node that never had one answers for everything while it is alone, and else for itself only.
     pub(crate) fn is_mine(&self, key: Id) -> bool {
+        let key = if self.planted.has(Bug::WrongRangeEnd) { self.ring.add(key, 1) } else { key };
         match self.predecessor.map(|predecessor| predecessor.id).or(self.last_predecessor) {
             _ if self.has_whole_ring() => true,
             Some(start) => self.ring.in_range(key, start, self.me),
@@ -94,9 +98,13 @@ impl Neighbours {
     pub(crate) fn adopt(&mut self, first: Contact, rest: &[Contact]) -> bool {
         let mut list: Vec<Contact> = Vec::with_capacity(self.length);
         let mut reached = 0;
-        for contact in std::iter::once(&first).chain(rest).take_while(|contact| contact.id != self.me) {
+        let skipped = usize::from(self.planted.has(Bug::EntrySkipped));
+        for contact in std::iter::once(&first)
+            .chain(rest.iter().skip(skipped))
+            .take_while(|contact| contact.id != self.me)
+        {
             let distance = self.ring.distance(self.me, contact.id);
-            if distance > reached && list.len() < self.length {
+            if distance > reached && (list.len() < self.length || self.planted.has(Bug::ListNotCut)) {
                 list.push(*contact);
                 reached = distance;
             }
@@ -135,7 +143,9 @@ impl Neighbours {
             self.follow(None, None);
         }
         let before = self.successors.len();
-        self.successors.retain(|successor| successor != contact);
+        if !self.planted.has(Bug::DeadKept) {
+            self.successors.retain(|successor| successor != contact);
+        }
         if self.is_alone() {
             self.last_predecessor = Some(self.me);
         }

@@ -11,6 +11,7 @@ use rand_pcg::rand_core::Rng;
 
 use crate::config::Stabilise;
 use crate::core::effect::{Event, Phase};
+use crate::core::planted::Bug;
 use crate::core::repair::Purpose;
 use crate::core::timers::Timer;
 use crate::core::{Context, Core};
@@ -32,12 +33,12 @@ const BUSY_RETRY: Duration = Duration::from_millis(40);
 /// When the next round is due, and how long the pause after it will be.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Upkeep {
-    period: Duration,
-    due: Option<Time>,
+    pub(super) period: Duration,
+    pub(super) due: Option<Time>,
     /// Rounds that come sooner than this leave the fingers alone.
-    fingers_due: Time,
+    pub(super) fingers_due: Time,
     /// The successor that was notified last, and the predecessor that it was told of.
-    notified: Option<(Contact, Option<Contact>)>,
+    pub(super) notified: Option<(Contact, Option<Contact>)>,
 }
 
 impl Core {
@@ -130,7 +131,7 @@ impl Core {
 
     pub(crate) fn on_query(&mut self, cx: &mut Context<'_>, from: Contact, token: u64) {
         let member = matches!(self.phase, Phase::Member | Phase::Leaving) && !self.handed_over;
-        let answer = if !member || self.is_in_step() {
+        let answer = if (!member || self.is_in_step()) && !self.planted.has(Bug::NeverBusy) {
             Message::Busy { token, member }
         } else {
             self.neighbours_message(token)
@@ -163,6 +164,9 @@ impl Core {
             Purpose::Successor if self.neighbours.successor() == Some(from) => {
                 self.adopt_successors(cx, from, successors);
                 match predecessor {
+                    Some(between) if self.planted.has(Bug::AdoptedUnasked) => {
+                        self.adopt_successors(cx, between, &[]);
+                    }
                     Some(between) if self.neighbours.is_closer_successor(between.id) => {
                         self.request(cx, between, Purpose::Candidate);
                     }
@@ -214,7 +218,10 @@ impl Core {
 
     /// Tells the successor that this node is its predecessor. Not while leaving: the successor may have taken over by then.
     pub(crate) fn notify_successor(&mut self, cx: &mut Context<'_>) {
-        if let Some(successor) = self.neighbours.successor().filter(|_| self.phase == Phase::Member) {
+        if self.phase != Phase::Member && !self.planted.has(Bug::LeaverNotifies) {
+            return;
+        }
+        if let Some(successor) = self.neighbours.successor() {
             let predecessor = self.neighbours.predecessor();
             self.upkeep.notified = Some((successor, predecessor));
             self.send(cx, successor, Message::Notify { predecessor });
@@ -233,7 +240,7 @@ impl Core {
         from: Contact,
         its_predecessor: Option<Contact>,
     ) {
-        if self.phase != Phase::Member || from.id == self.me.id {
+        if self.phase != Phase::Member || from.id == self.me.id || self.planted.has(Bug::SkippedRectify) {
             return;
         }
         let second = its_predecessor.map(|contact| contact.id);

@@ -29,7 +29,7 @@ pub(crate) enum Timer {
 /// that hold those things.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Timers {
-    due: BTreeSet<(Time, Timer)>,
+    pub(super) due: BTreeSet<(Time, Timer)>,
 }
 
 impl Timers {

@@ -195,7 +195,7 @@ pub enum Answer {
 }
 
 /// Why an operation on the dictionary failed. A write that failed may have been done, or be done later, all the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
 pub enum DictionaryError {
     /// The key's responsible was not reached.

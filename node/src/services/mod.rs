@@ -7,6 +7,7 @@ pub mod dictionary;
 pub mod reliable;
 
 use crate::config::NetConfig;
+use crate::core::digest::Digest;
 use crate::core::effect::Upcall;
 use crate::core::{Context, Core};
 use crate::message::Body;
@@ -23,6 +24,13 @@ pub(crate) struct Services {
 impl Services {
     pub(crate) fn new(net: &NetConfig) -> Services {
         Services { reliable: Reliable::default(), dictionary: Dictionary::new(net) }
+    }
+
+    /// Adds what the explorer compares.
+    pub(crate) fn digest(&self, core: &Core, digest: &mut Digest) {
+        let Services { reliable, dictionary } = self;
+        reliable.digest(core.me.id, digest);
+        dictionary.digest(core, digest);
     }
 
     /// Takes in what the core has for the services.

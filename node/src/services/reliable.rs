@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::core::digest::Digest;
 use crate::core::effect::Output;
+use crate::core::planted::Bug;
 use crate::core::{Context, Core};
 use crate::id::Id;
 use crate::message::{Body, Contact, Message, Route, RouteError};
@@ -177,11 +179,37 @@ impl Reliable {
         if self.application_is_full {
             return;
         }
+        let after = if core.planted.has(Bug::OutOfOrder) { 0 } else { after };
         incoming.keep(sequence, after, payload);
         while let Some((sequence, payload)) = incoming.next() {
             core.deliver(cx, &source, core.me.id, payload);
             core.tell(cx, source, Message::Receipt { sequence });
         }
+    }
+}
+
+impl Reliable {
+    pub(crate) fn digest(&self, me: Id, digest: &mut Digest) {
+        let Reliable { pending, pending_bytes: _, sources, application_is_full } = self;
+        digest.plain(application_is_full);
+        digest.unordered(pending, |digest, (sequence, pending)| {
+            let Pending { operation, destination, payload: _, attempts, refusals, due, gives_up_at, failure } = pending;
+            digest.token(me, *sequence);
+            digest.id(*destination);
+            digest.plain(&(operation, attempts, refusals, failure));
+            digest.time(*due);
+            digest.time(*gives_up_at);
+        });
+        digest.unordered(&sources.incoming, |digest, (source, incoming)| {
+            let Incoming { delivered, early, early_bytes: _ } = incoming;
+            digest.contact(*source);
+            digest.token(source.id, *delivered);
+            digest.unordered(early, |digest, (sequence, (after, payload))| {
+                digest.token(source.id, *sequence);
+                digest.token(source.id, *after);
+                digest.plain(payload);
+            });
+        });
     }
 }
 

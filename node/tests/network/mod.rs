@@ -8,6 +8,7 @@ use std::time::Duration;
 use p2ps::access_point::AccessPoint;
 use p2ps::config::{Geometry, NetConfig, ProxyUse};
 use p2ps::id::{Id, Ring};
+use p2ps::invariant::{Journal, View};
 use p2ps::message::dictionary::{Answer, DictionaryError};
 use p2ps::message::{Contact, Found, Message, MessageKind, RouteError};
 use p2ps::peer::{Command, Delivery, Event, Input, Outbox, Output, Peer, Phase};
@@ -60,6 +61,10 @@ pub struct Network {
     /// Which messages are lost, besides those lost by chance.
     pub loses: fn(&Message) -> bool,
     pub trace: u64,
+    /// What the applications asked for and saw, for the invariants.
+    pub journal: Journal,
+    /// Done to each node when it starts.
+    pub prepare: Box<dyn Fn(&mut Peer)>,
 }
 
 pub fn symmetric_tango(successors: u8) -> NetConfig {
@@ -90,6 +95,8 @@ impl Network {
             cost: Duration::ZERO,
             loses: |_| false,
             trace: 0,
+            journal: Journal::default(),
+            prepare: Box::new(|_| ()),
         }
     }
 
@@ -178,6 +185,7 @@ impl Network {
         let seed = self.randomness.next_u64();
         let mut peer = Peer::new(self.net, me, seed);
         peer.set_proxy_use(proxy_use);
+        (self.prepare)(&mut peer);
         self.peers.insert(id, peer);
         self.applications.entry(id).or_default();
         self.give(id, input);
@@ -359,8 +367,13 @@ impl Network {
         self.peers.values().map(describe).collect()
     }
 
+    /// What the invariants are checked on.
+    pub fn view(&self) -> View<'_> {
+        View::new(self.peers.values(), &self.journal)
+    }
+
     /// Does the next thing that happens before `end`.
-    fn step(&mut self, end: Time) -> bool {
+    pub fn step(&mut self, end: Time) -> bool {
         let arrival = self.queue.first_key_value().map(|((at, _), _)| *at);
         let timer = self
             .peers
@@ -459,6 +472,7 @@ impl Network {
         let me = peer.me();
         for output in out {
             self.note(&output, id);
+            self.journal.hear(me, &output);
             match output {
                 Output::Send { to, message } => {
                     *self.sent_by_kind.entry(message.kind()).or_default() += 1;

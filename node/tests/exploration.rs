@@ -1,0 +1,62 @@
+//! The explorer on small scenarios: the same states each time, and no violation in any. The large ones: `make explore`.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod small_scenarios;
+
+use p2ps::explore::{Scenario, explore, replay};
+
+#[test]
+fn small_scenarios_have_so_many_states_and_no_violation() {
+    let mut seen = Vec::new();
+    for scenario in small_scenarios::all() {
+        let exploration = explore(&scenario, |_| ());
+        if let Some(finding) = exploration.findings.first() {
+            let (told, _) = replay(&scenario, |_| (), &finding.steps);
+            panic!("{}: {}\n{}", scenario.name, finding.violation, told.join("\n"));
+        }
+        seen.push((scenario.name, exploration.states, exploration.transitions));
+    }
+    let expected = [
+        ("one joins one", 112, 180),
+        ("one of two leaves", 57, 83),
+        ("one joins three while one leaves", 4000, 9452),
+        ("one of three leaves, one message is lost", 4002, 9532),
+        ("one of three crashes", 4085, 9272),
+        ("a key is written and read while one joins", 4001, 8955),
+    ];
+    assert_eq!(seen, expected, "states and transitions");
+}
+
+/// Naming all members as those that may crash tells them apart for the explorer, and changes nothing else.
+#[test]
+fn rotations_of_a_state_are_one_state_and_nothing_is_lost_by_it() {
+    let reduced =
+        small_scenarios::all().into_iter().find(|scenario| scenario.name == "one of three crashes").unwrap();
+    assert_eq!(reduced.rotations(), [0, 1, 2]);
+    let whole = Scenario { victims: vec![0, 1, 2], ..reduced.clone() };
+    assert_eq!(whole.rotations(), [0]);
+    let (reduced, whole) = (explore(&reduced, |_| ()), explore(&whole, |_| ()));
+    assert!(reduced.is_complete && whole.is_complete);
+    assert_eq!((reduced.depth, reduced.findings.len()), (whole.depth, whole.findings.len()));
+    assert!(
+        (2 * reduced.states..=3 * reduced.states).contains(&whole.states),
+        "{} of {}",
+        reduced.states,
+        whole.states
+    );
+}
+
+#[test]
+fn a_way_that_was_found_can_be_taken_again() {
+    let scenario = small_scenarios::all().remove(0);
+    let steps = ["join:1", "deliver:0:1", "deliver:1:0"].map(|step| step.parse().unwrap());
+    let (told, violation) = replay(&scenario, |_| (), &steps);
+    assert_eq!(violation, None);
+    let expected = [
+        "join:1       2 starts and joins",
+        "deliver:0:1  2 receives from 0: the link stands",
+        "deliver:1:0  0 receives from 2: Join of 2 for key 2, hop 1",
+    ];
+    assert_eq!(told, expected);
+}
