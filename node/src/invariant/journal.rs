@@ -182,6 +182,14 @@ impl Journal {
         }
     }
 
+    /// Forgets the operations but the last one, after which numbers go on: a long run checks those of a while at a time.
+    pub fn forget(&mut self) {
+        if let Some(last) = self.operations.last_key_value().map(|(last, _)| *last) {
+            self.operations = self.operations.split_off(&last);
+            self.open_lookups = self.open_lookups.split_off(&last);
+        }
+    }
+
     /// All operations, by number.
     pub fn operations(&self) -> impl Iterator<Item = (u64, &Operation)> + '_ {
         self.operations.iter().map(|(number, operation)| (*number, operation))

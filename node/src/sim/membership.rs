@@ -96,7 +96,12 @@ impl Simulator {
         // Each life draws otherwise, as processes do that are started with seeds of their own.
         let mut seed = Trace::new(there.seed);
         seed.mix(u64::from(there.lives));
-        let peer = Peer::with_offsets(net, there.contact(node), seed.value(), offsets);
+        #[cfg_attr(not(feature = "planted"), expect(unused_mut, reason = "only bugs are planted later"))]
+        let mut peer = Peer::with_offsets(net, there.contact(node), seed.value(), offsets);
+        #[cfg(feature = "planted")]
+        if let Some(bug) = self.bug {
+            peer.plant(bug);
+        }
         there.life = Some(Box::new(Life::new(peer, records)));
         true
     }
@@ -230,6 +235,17 @@ impl Simulator {
         }
         self.set_timer(node);
         true
+    }
+
+    /// Loses so many of a million messages from now on.
+    pub fn lose(&mut self, loss_ppm: u32) {
+        self.model.loss_ppm = loss_ppm;
+    }
+
+    /// Nodes that start from now on have a bug, on which the checkers are tested.
+    #[cfg(feature = "planted")]
+    pub fn plant(&mut self, bug: crate::core::planted::Bug) {
+        self.bug = Some(bug);
     }
 
     /// Looks a key up at a node; it ends in [`What::Completed`] with this number, and its latency counts from `intended_us`.

@@ -1,0 +1,177 @@
+//! What is checked of a run, and when it holds.
+
+use std::time::Duration;
+
+use super::keys;
+use super::run::{Run, SILENCE, Stage, broken, running};
+use super::scenario::{Regime, Service};
+use crate::invariant::tables::{fingers_are_ideal, ring_is_ideal};
+use crate::invariant::{self, Asked, Moment, View, Violation};
+use crate::peer::{Peer, Phase};
+use crate::services::dictionary::conservation;
+
+pub(super) const SETTLES: &str = "joins and leaves end in time";
+pub(super) const RING_HEALS: &str = "the ring heals in time";
+pub(super) const FINGERS_HEAL: &str = "the fingers heal in time";
+pub(super) const SUCCEEDS: &str = "operations succeed without faults";
+pub(super) const BROADCAST_COST: &str = "a broadcast costs n - 1 messages";
+pub(super) const NO_BREEDING: &str = "messages do not breed";
+pub(super) const JOINS_END: &str = "the first nodes join in time";
+
+/// How long operations have to end once the network is ideal: a reliable message's 20 s, and some more.
+pub const OPERATIONS_END_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long after that all copies of keys are in their places: they are compared every half minute.
+pub const COPIES_RETURN_WITHIN: Duration = Duration::from_secs(150);
+
+/// The most transmissions of one message, over all hops, tries and attempts, for each node that there is.
+pub const TRANSMISSIONS_PER_NODE_MAX: u32 = 60;
+
+/// The same, for networks of few nodes.
+pub const TRANSMISSIONS_MIN: u32 = 400;
+
+/// The most events that a second has for each node: more, and a run would not end.
+const EVENTS_PER_NODE_SECOND_MAX: u64 = 10_000;
+
+impl Run<'_> {
+    pub(super) fn view(&self) -> View<'_> {
+        View::new(running(&self.simulator, &self.alive), &self.journal)
+    }
+
+    /// What may have happened to the network. Zave's theorem is for networks that keep r + 1 members through all failures:
+    /// smaller ones heal, but promise less meanwhile.
+    pub(super) fn moment(&self) -> Moment {
+        let all_is_seen = self.scenario.regime != Regime::Unreliable || self.stage == Stage::Rest;
+        if all_is_seen && (self.failures == 0 || self.are_enough_left()) {
+            Moment::FailuresSeen
+        } else {
+            Moment::Any
+        }
+    }
+
+    fn are_enough_left(&self) -> bool {
+        self.established.saturating_sub(self.failures) > self.scenario.net.successors()
+    }
+
+    /// All invariants that hold at such a moment.
+    pub(super) fn check(&mut self, moment: Moment) -> Result<(), Violation> {
+        self.outcome.checks += 1;
+        self.forgive();
+        let enough = self.scenario.net.successors() + 1;
+        let principals_min = if self.are_enough_left() { enough } else { 0 };
+        invariant::check(&self.view().with_principals(principals_min), moment)?;
+        if self.scenario.regime != Regime::Unreliable || self.stage == Stage::Rest {
+            let dictionaries = running(&self.simulator, &self.alive).map(Peer::dictionary);
+            self.keys.are_conserved(dictionaries, self.simulator.now_us())?;
+        }
+        Ok(())
+    }
+
+    /// What is under way while nodes are kept apart, or disagree on who answers, may end as it will.
+    pub(super) fn forgive(&mut self) {
+        if self.is_apart() {
+            self.journal.excuse_all();
+        }
+        if self.moment() == Moment::Any {
+            self.journal.excuse_lookups();
+        }
+    }
+
+    pub(super) fn nothing_breeds(&mut self, period: Duration) -> Result<(), Violation> {
+        let nodes = self.alive.len().max(1);
+        let events = self.simulator.totals().events;
+        let since = std::mem::replace(&mut self.events_counted, events);
+        let bound = EVENTS_PER_NODE_SECOND_MAX * nodes as u64 * period.as_secs().max(1);
+        if events - since > bound {
+            return broken(NO_BREEDING, format!("{} events in {period:?}, at most {bound}", events - since));
+        }
+        let most = self.simulator.watched().and_then(|watch| watch.most_transmitted());
+        let Some(((source, incarnation, sequence), count)) = most else { return Ok(()) };
+        let per_node = count / nodes as u32;
+        self.outcome.transmissions_per_node = per_node.max(self.outcome.transmissions_per_node);
+        if count > TRANSMISSIONS_MIN && per_node > TRANSMISSIONS_PER_NODE_MAX {
+            let name = format!("message {sequence} of {source} (life {incarnation})");
+            return broken(NO_BREEDING, format!("{name} was sent {count} times by {nodes} nodes"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn has_members(&self, count: usize) -> Result<(), Violation> {
+        let members = self.view().members().len();
+        match members == count {
+            true => Ok(()),
+            false => broken(JOINS_END, format!("{members} of {count} nodes are members")),
+        }
+    }
+
+    /// Nobody joins or leaves any more.
+    pub(super) fn has_settled(&self) -> Result<(), Violation> {
+        match self.view().nodes().find(|peer| peer.phase() != Phase::Member) {
+            Some(peer) => broken(SETTLES, format!("{} is {:?}", peer.me().id, peer.phase())),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn ring_is_ideal(&self) -> Result<(), Violation> {
+        ring_is_ideal(&self.view()).or_else(|detail| broken(RING_HEALS, detail))
+    }
+
+    pub(super) fn fingers_are_ideal(&self) -> Result<(), Violation> {
+        fingers_are_ideal(&self.view()).or_else(|detail| broken(FINGERS_HEAL, detail))
+    }
+
+    pub(super) fn all_ended(&self) -> Result<(), Violation> {
+        self.keys.all_ended()?;
+        let view = self.view();
+        let mut operations = self.journal.operations();
+        match operations.find(|(_, asked)| asked.is_open() && view.running(asked.by).is_some()) {
+            Some((number, operation)) => broken("every operation ends", format!("{number}: {operation:?}")),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn copies_are_in_their_places(&self) -> Result<(), Violation> {
+        let members = running(&self.simulator, &self.alive).filter(|peer| peer.is_member());
+        let dictionaries = members.map(|peer| (peer.me().id, peer.dictionary()));
+        let missing = conservation::missing(&self.scenario.net, dictionaries);
+        let now_us = self.simulator.now_us();
+        match missing.iter().find(|missing| self.keys.counts(missing.key, now_us)) {
+            Some(missing) => broken(keys::IN_THEIR_PLACES, format!("{missing:?}")),
+            None => Ok(()),
+        }
+    }
+
+    /// On a network without faults, whatever was asked for after the operation `earlier` was done.
+    pub(super) fn all_succeeded(&self, earlier: u64) -> Result<(), Violation> {
+        let mut operations = self.journal.operations().filter(|(number, _)| *number > earlier);
+        let failed = operations.find(|(_, operation)| {
+            let delivered = operation.deliveries.len() == 1;
+            !match operation.asked {
+                Asked::Lookup { .. } => matches!(operation.ends[..], [Ok(_)]),
+                Asked::Reliable { .. } => matches!(operation.ends[..], [Ok(_)]) && delivered,
+                Asked::Send { .. } => delivered,
+                // That these reach all is an invariant of quiet times.
+                Asked::Broadcast { .. } => true,
+            }
+        });
+        match failed {
+            Some((number, operation)) => broken(SUCCEEDS, format!("{number}: {operation:?}")),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn broadcast_costs_one_message_a_node(&mut self) -> Result<(), Violation> {
+        if !self.scenario.services.contains(&Service::Broadcasts) {
+            return Ok(());
+        }
+        let sent = |run: &mut Run<'_>| run.simulator.watched().map_or(0, |watch| watch.broadcast_messages());
+        let before = sent(self);
+        self.broadcast();
+        self.run_for(SILENCE)?;
+        let (sent, nodes) = (sent(self) - before, self.alive.len() as u64);
+        match sent == nodes - 1 {
+            true => Ok(()),
+            false => broken(BROADCAST_COST, format!("{sent} messages for {nodes} nodes")),
+        }
+    }
+}
