@@ -126,7 +126,7 @@ struct Sum {
     checks: u64,
     ring_healed_after: Duration,
     fingers_healed_after: Duration,
-    transmissions_per_node: u32,
+    duplicates_max: u64,
     /// By invariant.
     failed: BTreeMap<String, Vec<u64>>,
 }
@@ -145,7 +145,7 @@ impl Sum {
         self.checks += outcome.checks;
         self.ring_healed_after = self.ring_healed_after.max(outcome.ring_healed_after);
         self.fingers_healed_after = self.fingers_healed_after.max(outcome.fingers_healed_after);
-        self.transmissions_per_node = self.transmissions_per_node.max(outcome.transmissions_per_node);
+        self.duplicates_max = self.duplicates_max.max(outcome.duplicates_max);
         if let Some(failure) = outcome.failure {
             self.failed.entry(failure.violation.invariant.to_owned()).or_default().push(seed);
         }
@@ -162,7 +162,7 @@ impl Sum {
         println!("checks of all nodes      {:12}", self.checks);
         println!("ring ideal after         {:12.1} s at most", self.ring_healed_after.as_secs_f64());
         println!("fingers ideal after      {:12.1} s more at most", self.fingers_healed_after.as_secs_f64());
-        println!("transmissions            {:12} of a message for each node at most", self.transmissions_per_node);
+        println!("duplicates of a message  {:12} at most", self.duplicates_max);
         println!("wall time                {:12.1} s on {cores} cores", took.as_secs_f64());
         println!("violations               {:12}", self.failed.values().map(Vec::len).sum::<usize>());
         for (invariant, seeds) in &self.failed {

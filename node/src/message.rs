@@ -5,6 +5,8 @@
 
 pub mod dictionary;
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -200,18 +202,84 @@ pub struct Route {
     pub source: Contact,
     /// Unique at the source: with its id and incarnation, the message's identity.
     pub sequence: u64,
+    /// Tells the attempts of its source to send it apart: how many numbers the source had given out since the message's.
+    pub attempt: u32,
     /// Where it goes.
     pub key: Id,
     /// Hops so far; the first node that receives it sees 1.
     pub hops: u16,
     /// How many of those hops, the last ones, went back over a stale finger.
     pub backward: u8,
+    /// 0: nobody has sent this attempt twice. Else there may be several of it: 1, and one more for each hop since that did not
+    /// bring it nearer to the key ([`duplicates`](crate::core::duplicates)).
+    pub turns: u8,
     /// Names this hop in the [`Ack`].
     pub hop: u64,
     /// The position of the table entry that the previous hop used: the receiver is thought to be its responsible.
     pub entry: Option<Id>,
+    /// The entry is the id after a node that takes the receiver, or one after it, for its successor: all ids from there on are
+    /// claimed for the receiver, unless it knows who is before it.
+    pub claimed: bool,
     /// What it is.
     pub body: Body,
+}
+
+impl Route {
+    /// A message that starts at its source.
+    pub fn new(source: Contact, sequence: u64, attempt: u32, key: Id, body: Body) -> Route {
+        Route {
+            source,
+            sequence,
+            attempt,
+            key,
+            hops: 0,
+            backward: 0,
+            turns: 0,
+            hop: 0,
+            entry: None,
+            claimed: false,
+            body,
+        }
+    }
+
+    /// The same message's way with another key, carrying `body`: a part of what this one carries.
+    pub(crate) fn carrying(&self, key: Id, body: Body) -> Route {
+        let Route { source, sequence, attempt, key: _, hops, backward, turns, hop, entry, claimed, body: _ } =
+            *self;
+        Route { source, sequence, attempt, key, hops, backward, turns, hop, entry, claimed, body }
+    }
+
+    /// What it is under way for.
+    pub fn errand(&self) -> Errand {
+        let part = match &self.body {
+            Body::Broadcast { last, .. } => last.0,
+            Body::Multicast { destinations, .. } => {
+                let mut hasher = DefaultHasher::new();
+                destinations.hash(&mut hasher);
+                hasher.finish()
+            }
+            _ => 0,
+        };
+        let Route { source: Contact { id, incarnation, .. }, sequence, attempt, key, .. } = *self;
+        Errand { source: id, incarnation, sequence, attempt, key, part }
+    }
+}
+
+/// One attempt of its source to bring a message, or a part of one, to where it goes: all duplicates of a [`Route`] have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Errand {
+    /// The source's id.
+    pub source: Id,
+    /// Which life of the source.
+    pub incarnation: u64,
+    /// The message's number there.
+    pub sequence: u64,
+    /// Which attempt: [`Route::attempt`].
+    pub attempt: u32,
+    /// Where it goes, or where the part begins.
+    pub key: Id,
+    /// Which part: the last id of a broadcast's, a hash of a multicast's destinations.
+    pub part: u64,
 }
 
 /// What travels to a key's responsible.

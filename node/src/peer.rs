@@ -11,6 +11,7 @@ use bytes::Bytes;
 use crate::access_point::AccessPoint;
 use crate::config::NetConfig;
 use crate::core::digest::Digest;
+use crate::core::forward::route_hops_max;
 use crate::core::geometry::Offsets;
 use crate::core::{Context, Core, Statistics};
 use crate::id::Id;
@@ -254,6 +255,11 @@ impl Peer {
         self.core.table.entries().collect()
     }
 
+    /// The most hops that a route of its network may have.
+    pub fn route_hops_max(&self) -> u32 {
+        route_hops_max(self.core.table.hops_max())
+    }
+
     /// How many distinct nodes its fingers point at.
     pub fn fingers_known(&self) -> usize {
         self.core.table.contacts().len()
@@ -263,6 +269,7 @@ impl Peer {
     /// is one. With `maintenance` its rounds go on from a random moment of their longest period; without, it never begins one.
     pub fn settle(&mut self, now: Time, ring: &ConvergedRing<'_>, maintenance: bool) {
         self.core.settle(now, ring, maintenance);
+        self.services.dictionary.settle(&self.core);
     }
 
     /// Whether it answers for a key now.
@@ -284,7 +291,7 @@ impl Peer {
     /// Adds what the explorer compares: all that the node's further behaviour depends on, once it is [still](Peer::still).
     pub(crate) fn digest(&self, digest: &mut Digest) {
         self.core.digest(digest);
-        self.services.digest(&self.core.net, self.core.me.id, digest);
+        self.services.digest(&self.core, digest);
     }
 
     /// What its next deadline is for, for people.

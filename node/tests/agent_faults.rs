@@ -76,7 +76,7 @@ fn error(agent: &mut Agent, wanted: u64) -> Option<String> {
 }
 
 fn achieves(agent: &mut Agent, index: u64) {
-    assert_eq!(error(agent, index), None, "action {index}");
+    assert_eq!(error(agent, index), None, "action {index}: {:#?}", agent.heard);
 }
 
 fn assert_killed(agent: &mut Agent, wanted: NodeIndex) {

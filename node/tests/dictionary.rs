@@ -456,6 +456,10 @@ fn nodes_that_join_at_once_wait_for_one_another() {
             board.network.join(id, &[via]);
             board.network.run_for(Duration::from_millis(60));
             board.check_conserved();
+            for _ in 0..8 {
+                let (from, key) = (board.network.any_member(), board.any_key());
+                board.read(from, key);
+            }
         }
         board.network.run_until("the ring is right", Duration::from_secs(90), Network::is_ring_right);
         board.restored();
@@ -563,7 +567,7 @@ fn nonsense(network: &mut Network, members: &[Contact]) -> Message {
     let cursor = Cursor { place: b, key: c };
     let routed = |body| {
         let (source, entry) = (members[0], Some(b));
-        let route = Route { source, sequence, key: a, hops: 1, backward: 0, hop: 1, entry, body };
+        let route = Route { hops: 1, hop: 1, entry, ..Route::new(source, sequence, 0, a, body) };
         Message::Route(route)
     };
     match network.random(10) {

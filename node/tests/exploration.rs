@@ -18,11 +18,12 @@ fn small_scenarios_have_so_many_states_and_no_violation() {
         seen.push((scenario.name, exploration.states, exploration.transitions));
     }
     let expected = [
-        ("one joins one", 40, 55),
-        ("one of two leaves", 33, 43),
-        ("one joins three while one leaves", 4000, 8158),
-        ("one of three leaves, one message is lost", 4000, 8721),
-        ("one of three crashes", 2719, 6089),
+        ("one joins one", 110, 177),
+        ("one of two leaves", 57, 83),
+        ("one joins three while one leaves", 4000, 9458),
+        ("one of three leaves, one message is lost", 4002, 9532),
+        ("one of three crashes", 4085, 9272),
+        ("a key is written and read while one joins", 4000, 8965),
     ];
     assert_eq!(seen, expected, "states and transitions");
 }

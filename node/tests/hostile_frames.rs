@@ -127,16 +127,8 @@ impl Attacker {
 
     /// A message as an honest node would send it, but for one byte.
     fn bent_message(&mut self) -> Vec<u8> {
-        let route = Route {
-            source: self.stranger(),
-            sequence: 1,
-            key: Id(7),
-            hops: 1,
-            backward: 0,
-            hop: 1,
-            entry: None,
-            body: Body::Data { exact: true, payload: vec![1, 2, 3].into() },
-        };
+        let body = Body::Data { exact: true, payload: vec![1, 2, 3].into() };
+        let route = Route { hops: 1, hop: 1, ..Route::new(self.stranger(), 1, 0, Id(7), body) };
         let mut frame = Vec::new();
         wire::encode(&Message::Route(route), &mut frame).unwrap();
         let place = self.random.random_range(wire::PREFIX_BYTES + 1..frame.len());

@@ -2,24 +2,22 @@
 //! record or change on the way.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::future::Future;
+mod sockets;
+
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
 
 use p2ps::access_point::AccessPoint;
 use p2ps::com::channel::ChannelError;
 use p2ps::com::handshake::{HandshakeError, KeyMismatch};
 use p2ps::com::key::NetworkKey;
-use p2ps::config::{Geometry, NetConfig};
-use p2ps::id::{Id, Ring};
+use p2ps::id::Id;
 use p2ps::node::{Events, Messages, Node, NodeConfig, NodeError, NodeEvent};
+use sockets::{net, run, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-
-const PATIENCE: Duration = Duration::from_secs(30);
 
 const SECRET: &[u8] = b"what only members may read";
 
@@ -27,27 +25,8 @@ const IDS: [u64; 6] = [1, 40_000, 16, 60_000, 900, 28_000];
 
 type Member = (Node, Messages, Events);
 
-fn run<T>(work: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async { tokio::time::timeout(PATIENCE * 2, work).await.expect("the test hangs") })
-}
-
-fn net() -> NetConfig {
-    NetConfig::new(Ring::new(1 << 16).unwrap(), Geometry::Tango { k: 5, symmetric: true }, 4).unwrap()
-}
-
 fn at(id: u64, key: Option<&NetworkKey>) -> NodeConfig {
     NodeConfig { id: Some(Id(id)), network_key: key.cloned(), ..NodeConfig::default() }
-}
-
-/// Asks again and again until the answer is yes.
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let waited = tokio::time::timeout(PATIENCE, async {
-        while !holds() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    });
-    assert!(waited.await.is_ok(), "{what}: not within {PATIENCE:?}");
 }
 
 async fn refusal(events: &mut Events) -> HandshakeError {

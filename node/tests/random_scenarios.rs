@@ -11,20 +11,31 @@ use std::time::Duration;
 /// How many seeds the tests run.
 const SEEDS: u64 = 60;
 
-/// Seeds that show what is not mended yet. 50: while 8 % of all messages are lost and the ring is broken, routes go round until their
-/// bound of hops, and each acknowledgement that is lost makes a copy of the message: copies breed.
-const OPEN: [u64; 1] = [50];
+/// How many duplicates of one errand there are at most; the bound that is proved (`core::duplicates`) is larger by far.
+const DUPLICATES_MAX: u64 = 150;
+
+/// Seeds in which messages bred: some 8 % of all are lost, the ring is broken, routes go round until their bound of hops, and each
+/// acknowledgement that is lost made another copy of the message.
+#[test]
+fn messages_do_not_breed_where_routes_go_round_and_acknowledgements_are_lost() {
+    for seed in [44, 50] {
+        let summary = checker::check(seed, |_| ()).unwrap_or_else(|failure| panic!("{failure}"));
+        println!("{seed}: {summary:?}");
+        assert!((1..=DUPLICATES_MAX).contains(&summary.duplicates), "seed {seed}: {summary:?}");
+    }
+}
 
 #[test]
 fn the_invariants_hold_in_every_scenario() {
-    let (mut steps, mut operations) = (0, 0);
+    let (mut steps, mut operations, mut duplicates) = (0, 0, 0);
     let (mut ring, mut fingers) = (Duration::ZERO, Duration::ZERO);
     let mut failures = Vec::new();
-    for seed in (0..SEEDS).filter(|seed| !OPEN.contains(seed)) {
+    for seed in 0..SEEDS {
         match checker::check(seed, |_| ()) {
             Ok(summary) => {
                 steps += summary.steps;
                 operations += summary.operations;
+                duplicates = duplicates.max(summary.duplicates);
                 ring = ring.max(summary.ring_healed_after);
                 fingers = fingers.max(summary.fingers_healed_after);
             }
@@ -32,8 +43,27 @@ fn the_invariants_hold_in_every_scenario() {
         }
     }
     println!(
-        "{SEEDS} seeds, {steps} steps, {operations} operations; healed within {ring:?}, fingers {fingers:?} more"
+        "{SEEDS} seeds, {steps} steps, {operations} operations; healed within {ring:?}, fingers {fingers:?} more; \
+         at most {duplicates} duplicates of an errand"
     );
+    for failure in &failures {
+        println!("{failure}");
+    }
+    let seeds: Vec<u64> = failures.iter().map(|failure| failure.scenario.seed).collect();
+    assert!(seeds.is_empty(), "seeds {seeds:?} failed");
+}
+
+#[test]
+fn the_dictionary_keeps_its_word_in_every_scenario() {
+    let mut failures = Vec::new();
+    let mut operations = 0;
+    for seed in 0..SEEDS {
+        match checker::keys::check_keys(seed, |_| ()) {
+            Ok(done) => operations += done,
+            Err(failure) => failures.push(failure),
+        }
+    }
+    println!("{SEEDS} seeds, {operations} reads and writes");
     for failure in &failures {
         println!("{failure}");
     }

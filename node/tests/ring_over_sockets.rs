@@ -1,100 +1,21 @@
 //! A ring of a dozen nodes over loopback sockets, in one process.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::collections::BTreeMap;
-use std::future::Future;
-use std::time::Duration;
+mod sockets;
 
 use p2ps::access_point::AccessPoint;
 use p2ps::com::handshake::HandshakeError;
 use p2ps::config::{Geometry, NetConfig};
 use p2ps::id::{Id, Ring};
-use p2ps::node::{ConfigProblem, Events, Messages, Node, NodeConfig, NodeError, NodeEvent};
+use p2ps::node::{ConfigProblem, Events, Node, NodeConfig, NodeError, NodeEvent};
 use p2ps::peer::JoinError;
+use sockets::{Members, PATIENCE, at, net, run};
 
-const PATIENCE: Duration = Duration::from_secs(30);
-
-fn run<T>(work: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async { tokio::time::timeout(PATIENCE * 2, work).await.expect("the test hangs") })
-}
-
-fn net() -> NetConfig {
-    NetConfig::new(Ring::new(1 << 16).unwrap(), Geometry::Tango { k: 5, symmetric: true }, 4).unwrap()
-}
-
-fn at(id: u64) -> NodeConfig {
-    NodeConfig { id: Some(Id(id)), ..NodeConfig::default() }
-}
-
-/// Asks again and again until the answer is yes.
-async fn until(what: &str, mut holds: impl FnMut() -> Result<(), String>) {
-    let mut last = String::new();
-    let waited = tokio::time::timeout(PATIENCE, async {
-        while let Err(why) = holds() {
-            last = why;
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    });
-    if waited.await.is_err() {
-        panic!("{what}: not within {PATIENCE:?}: {last}");
-    }
-}
-
-struct Members(BTreeMap<Id, (Node, Messages, Events)>);
-
-impl Members {
-    /// A network of the nodes with these ids; the later ones join by the first.
-    async fn with_ids(ids: &[u64]) -> Members {
-        let first = Node::create_net(net(), at(ids[0])).await.unwrap();
-        let by = [first.0.access_point()];
-        let mut members = BTreeMap::from([(Id(ids[0]), first)]);
-        for &id in &ids[1..] {
-            let joined = Node::join_net(&by, at(id), Some(net())).await.unwrap();
-            members.insert(Id(id), joined);
-        }
-        Members(members)
-    }
-
-    fn nodes(&self) -> impl Iterator<Item = &Node> {
-        self.0.values().map(|(node, ..)| node)
-    }
-
-    fn node(&self, id: u64) -> &Node {
-        &self.0[&Id(id)].0
-    }
-
-    fn responsible(&self, key: Id) -> Id {
-        let next = self.0.range(key..).next().or_else(|| self.0.iter().next());
-        *next.unwrap().0
-    }
-
-    /// Each node's neighbours are the ones that the ids say.
-    fn is_ring(&self) -> Result<(), String> {
-        let ids: Vec<Id> = self.0.keys().copied().collect();
-        for (place, node) in self.nodes().enumerate() {
-            let expected = |offset: usize| ids[(place + offset) % ids.len()];
-            let successors: Vec<Id> = node.successors().iter().map(|contact| contact.id).collect();
-            let length = net().successors().min(ids.len() - 1);
-            let wanted: Vec<Id> = (1..=length).map(expected).collect();
-            if successors != wanted {
-                return Err(format!("node {} has successors {successors:?}, not {wanted:?}", node.id()));
-            }
-            let predecessor = node.predecessor().map(|contact| contact.id);
-            let wanted = (ids.len() > 1).then(|| expected(ids.len() - 1));
-            if predecessor != wanted {
-                return Err(format!("node {} has predecessor {predecessor:?}", node.id()));
-            }
-        }
-        Ok(())
-    }
-
-    async fn look_ups_are_right_from_everywhere(&self) {
-        for node in self.nodes() {
-            for key in (0..65_536).step_by(1979).map(Id) {
-                let found = node.lookup(key).await.unwrap();
-                assert_eq!(found.responsible.id, self.responsible(key), "{key} from {}", node.id());
-            }
+async fn look_ups_are_right_from_everywhere(members: &Members) {
+    for node in members.nodes() {
+        for key in (0..65_536).step_by(1979).map(Id) {
+            let found = node.lookup(key).await.unwrap();
+            assert_eq!(found.responsible.id, members.responsible(key), "{key} from {}", node.id());
         }
     }
 }
@@ -105,8 +26,7 @@ const DOZEN: [u64; 12] = [1, 40_000, 16, 60_000, 900, 5_000, 33_000, 20_000, 51_
 fn a_dozen_nodes_form_a_ring_and_every_one_finds_every_responsible() {
     run(async {
         let members = Members::with_ids(&DOZEN).await;
-        until("the ring forms", || members.is_ring()).await;
-        members.look_ups_are_right_from_everywhere().await;
+        look_ups_are_right_from_everywhere(&members).await;
         let snapshot = members.node(1).snapshot();
         assert_eq!(snapshot.lookups_succeeded, 34);
         assert!(snapshot.lookups_failed.is_empty(), "{:?}", snapshot.lookups_failed);
@@ -120,11 +40,10 @@ fn a_dozen_nodes_form_a_ring_and_every_one_finds_every_responsible() {
 fn the_ring_heals_when_a_node_crashes() {
     run(async {
         let mut members = Members::with_ids(&DOZEN).await;
-        until("the ring forms", || members.is_ring()).await;
         members.0.remove(&Id(16));
         members.0.remove(&Id(40_000));
-        until("the ring heals", || members.is_ring()).await;
-        members.look_ups_are_right_from_everywhere().await;
+        members.until_ring("the ring heals").await;
+        look_ups_are_right_from_everywhere(&members).await;
     });
 }
 
@@ -132,11 +51,10 @@ fn the_ring_heals_when_a_node_crashes() {
 fn a_node_that_leaves_hands_over_and_is_not_missed() {
     run(async {
         let mut members = Members::with_ids(&DOZEN).await;
-        until("the ring forms", || members.is_ring()).await;
         let (leaver, ..) = members.0.remove(&Id(900)).unwrap();
         assert!(leaver.leave().await.unwrap(), "the successor takes over");
-        members.look_ups_are_right_from_everywhere().await;
-        until("the ring closes", || members.is_ring()).await;
+        look_ups_are_right_from_everywhere(&members).await;
+        members.until_ring("the ring closes").await;
         assert!(matches!(leaver.leave().await, Err(NodeError::HasStopped)));
         assert!(leaver.lookup(Id(1)).await.is_err());
     });
@@ -156,16 +74,14 @@ async fn closed_link(events: &mut Events) -> (Id, bool) {
 fn a_link_tells_a_farewell_from_a_crash() {
     run(async {
         let mut members = Members::with_ids(&[1, 2]).await;
-        until("the ring forms", || members.is_ring()).await;
         let (leaver, ..) = members.0.remove(&Id(2)).unwrap();
         assert!(leaver.leave().await.unwrap());
         assert_eq!(closed_link(&mut members.0.get_mut(&Id(1)).unwrap().2).await, (Id(2), true));
 
         let mut members = Members::with_ids(&[1, 2]).await;
-        until("the ring forms", || members.is_ring()).await;
         members.0.remove(&Id(2));
         assert_eq!(closed_link(&mut members.0.get_mut(&Id(1)).unwrap().2).await, (Id(2), false));
-        until("the other is alone", || members.is_ring()).await;
+        members.until_ring("the other is alone").await;
     });
 }
 
@@ -173,7 +89,6 @@ fn a_link_tells_a_farewell_from_a_crash() {
 fn a_burst_that_no_socket_takes_at_once_arrives_whole_and_in_order() {
     run(async {
         let mut members = Members::with_ids(&[1, 2]).await;
-        until("the ring forms", || members.is_ring()).await;
         for number in 0..60_u8 {
             members.node(1).send(Id(2), vec![number; 50_000]).unwrap();
         }
@@ -189,7 +104,6 @@ fn a_burst_that_no_socket_takes_at_once_arrives_whole_and_in_order() {
 fn group_messages_reach_all_some_or_the_nearest() {
     run(async {
         let mut members = Members::with_ids(&DOZEN).await;
-        until("the ring forms", || members.is_ring()).await;
         let from = members.node(900);
         from.broadcast("to all").unwrap();
         from.multicast(&[Id(16), Id(60_000)], "to two").unwrap();
@@ -218,7 +132,6 @@ fn group_messages_reach_all_some_or_the_nearest() {
 fn a_reliable_message_is_delivered_or_reported_failed() {
     run(async {
         let mut members = Members::with_ids(&DOZEN).await;
-        until("the ring forms", || members.is_ring()).await;
         for number in 0..100_u8 {
             members.node(16).send_reliably(Id(60_000), vec![number]).await.unwrap();
         }
@@ -236,7 +149,6 @@ fn a_reliable_message_is_delivered_or_reported_failed() {
 fn messages_reach_the_node_and_the_responsible_they_are_sent_to() {
     run(async {
         let mut members = Members::with_ids(&DOZEN).await;
-        until("the ring forms", || members.is_ring()).await;
         let large = vec![7_u8; p2ps::message::PAYLOAD_BYTES_MAX];
         members.node(28_000).send(Id(16), "to a node").unwrap();
         members.node(28_000).send_to_responsible(Id(42), large.clone()).unwrap();
@@ -258,7 +170,6 @@ fn messages_reach_the_node_and_the_responsible_they_are_sent_to() {
 fn an_id_in_use_is_refused_and_the_ring_is_not_disturbed() {
     run(async {
         let members = Members::with_ids(&DOZEN[..5]).await;
-        until("the ring forms", || members.is_ring()).await;
         for by in [1, 900] {
             let by = [members.node(by).access_point()];
             let joined = Node::join_net(&by, at(16), None).await;
@@ -266,7 +177,7 @@ fn an_id_in_use_is_refused_and_the_ring_is_not_disturbed() {
             assert!(matches!(&error, NodeError::CouldNotJoin(JoinError::IdInUse(Id(16)))), "{error}");
         }
         members.is_ring().unwrap();
-        members.look_ups_are_right_from_everywhere().await;
+        look_ups_are_right_from_everywhere(&members).await;
     });
 }
 
@@ -352,16 +263,15 @@ fn nobody_there_is_said_so() {
 fn a_node_that_comes_back_with_its_id_and_port_is_taken_for_a_new_one() {
     run(async {
         let mut members = Members::with_ids(&DOZEN[..6]).await;
-        until("the ring forms", || members.is_ring()).await;
         let (crashed, ..) = members.0.remove(&Id(900)).unwrap();
         let (listen, by) = (crashed.node_config().listen, [members.node(1).access_point()]);
         crashed.stop();
         drop(crashed);
-        until("the ring heals", || members.is_ring()).await;
+        members.until_ring("the ring heals").await;
         let config = NodeConfig { listen, ..at(900) };
         members.0.insert(Id(900), Node::join_net(&by, config, Some(net())).await.unwrap());
-        until("the ring takes it in", || members.is_ring()).await;
-        members.look_ups_are_right_from_everywhere().await;
+        members.until_ring("the ring takes it in").await;
+        look_ups_are_right_from_everywhere(&members).await;
     });
 }
 
@@ -370,7 +280,6 @@ fn it_works_on_many_threads_too() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(3).enable_all().build().unwrap();
     let work = async {
         let members = Members::with_ids(&DOZEN).await;
-        until("the ring forms", || members.is_ring()).await;
         let tasks: Vec<_> = members
             .nodes()
             .cloned()
@@ -385,7 +294,7 @@ fn it_works_on_many_threads_too() {
         for task in tasks {
             task.await.unwrap();
         }
-        members.look_ups_are_right_from_everywhere().await;
+        look_ups_are_right_from_everywhere(&members).await;
     };
     runtime.block_on(async { tokio::time::timeout(PATIENCE * 2, work).await.expect("the test hangs") });
 }

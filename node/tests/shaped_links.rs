@@ -1,18 +1,16 @@
 //! Shaped links over loopback sockets: partitions, losses, delays, and what is left of them once they are healed.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::collections::BTreeMap;
-use std::future::Future;
+mod sockets;
+
 use std::time::Duration;
 
 use p2ps::com::handshake::HandshakeError;
 use p2ps::com::shaping::{Cut, Distribution, LinkShape};
-use p2ps::config::{Geometry, NetConfig};
-use p2ps::id::{Id, Ring};
+use p2ps::id::Id;
 use p2ps::metrics::{Histogram, ShapeEffect};
-use p2ps::node::{Event, Events, Messages, Node, NodeConfig, NodeEvent};
-
-const PATIENCE: Duration = Duration::from_secs(30);
+use p2ps::node::{Event, Node, NodeEvent};
+use sockets::{Members, PATIENCE, at, net, run, until};
 
 const CUT: LinkShape = LinkShape {
     cut: Cut::Both,
@@ -23,89 +21,21 @@ const CUT: LinkShape = LinkShape {
     bytes_per_second: 0,
 };
 
-fn run<T>(work: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async { tokio::time::timeout(PATIENCE * 2, work).await.expect("the test hangs") })
+fn shape_all(members: &Members, shape: LinkShape) {
+    members.nodes().for_each(|node| node.shape_links(&[(members.ids(), shape)]));
 }
 
-fn net() -> NetConfig {
-    NetConfig::new(Ring::new(1 << 16).unwrap(), Geometry::Tango { k: 5, symmetric: true }, 4).unwrap()
-}
-
-fn at(id: u64) -> NodeConfig {
-    NodeConfig { id: Some(Id(id)), seed: Some(id), ..NodeConfig::default() }
-}
-
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let waited = tokio::time::timeout(PATIENCE, async {
-        while !holds() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+/// The next of a node's events of which something can be told.
+async fn event<T>(members: &mut Members, id: u64, mut tell: impl FnMut(&NodeEvent) -> Option<T>) -> T {
+    let events = &mut members.0.get_mut(&Id(id)).unwrap().2;
+    let told = tokio::time::timeout(PATIENCE, async {
+        loop {
+            if let Some(told) = tell(&events.next().await.expect("the node runs")) {
+                return told;
+            }
         }
     });
-    waited.await.unwrap_or_else(|_| panic!("{what}: not within {PATIENCE:?}"));
-}
-
-struct Members(BTreeMap<Id, (Node, Messages, Events)>);
-
-impl Members {
-    /// A ring of the nodes with these ids.
-    async fn with_ids(ids: &[u64]) -> Members {
-        let first = Node::create_net(net(), at(ids[0])).await.unwrap();
-        let by = [first.0.access_point()];
-        let mut members = BTreeMap::from([(Id(ids[0]), first)]);
-        for &id in &ids[1..] {
-            members.insert(Id(id), Node::join_net(&by, at(id), Some(net())).await.unwrap());
-        }
-        let members = Members(members);
-        until("the ring forms", || members.is_ring()).await;
-        members
-    }
-
-    fn node(&self, id: u64) -> &Node {
-        &self.0[&Id(id)].0
-    }
-
-    fn nodes(&self) -> impl Iterator<Item = &Node> {
-        self.0.values().map(|(node, ..)| node)
-    }
-
-    fn ids(&self) -> Vec<Id> {
-        self.0.keys().copied().collect()
-    }
-
-    fn is_ring(&self) -> bool {
-        let ids = self.ids();
-        let length = net().successors().min(ids.len() - 1);
-        self.nodes().enumerate().all(|(place, node)| {
-            let successors = node.successors();
-            let mut wanted = (1..=length).map(|offset| ids[(place + offset) % ids.len()]);
-            let last = ids[(place + ids.len() - 1) % ids.len()];
-            successors.len() == length
-                && successors.iter().all(|contact| Some(contact.id) == wanted.next())
-                && node.predecessor().is_some_and(|contact| contact.id == last)
-        })
-    }
-
-    fn responsible(&self, key: Id) -> Id {
-        *self.0.range(key..).next().or_else(|| self.0.iter().next()).unwrap().0
-    }
-
-    fn shape_all(&self, shape: LinkShape) {
-        self.nodes().for_each(|node| node.shape_links(&[(self.ids(), shape)]));
-    }
-
-    /// The next of a node's events of which something can be told.
-    async fn event<T>(&mut self, id: u64, mut tell: impl FnMut(&NodeEvent) -> Option<T>) -> T {
-        let events = &mut self.0.get_mut(&Id(id)).unwrap().2;
-        let told = tokio::time::timeout(PATIENCE, async {
-            loop {
-                if let Some(told) = tell(&events.next().await.expect("the node runs")) {
-                    return told;
-                }
-            }
-        });
-        told.await.expect("an event that does not come")
-    }
+    told.await.expect("an event that does not come")
 }
 
 fn count(node: &Node, effect: ShapeEffect) -> u64 {
@@ -188,11 +118,11 @@ fn a_cut_hides_a_crash_until_it_is_healed() {
             NodeEvent::LinkClosed { contact, .. } => Some(("closed", contact.id)),
             _ => None,
         };
-        assert_eq!(members.event(30_000, what).await, ("closed", Id(2)), "the others see it");
+        assert_eq!(event(&mut members, 30_000, what).await, ("closed", Id(2)), "the others see it");
         // Its own questions tell it, not the broken link.
-        assert_eq!(members.event(1, what).await, ("suspected", Id(2)));
+        assert_eq!(event(&mut members, 1, what).await, ("suspected", Id(2)));
         members.node(1).shape_links(&[]);
-        assert_eq!(members.event(1, what).await, ("closed", Id(2)));
+        assert_eq!(event(&mut members, 1, what).await, ("closed", Id(2)));
     });
 }
 
@@ -218,7 +148,7 @@ fn a_dial_across_a_cut_fails_by_time_out() {
         let by = [members.node(30_000).access_point()];
         let cut_off = Node::join_net(&by, at(2), Some(net())).await.unwrap();
         let access_point = cut_off.0.access_point();
-        let refused = members.event(1, |event| match event {
+        let refused = event(&mut members, 1, |event| match event {
             NodeEvent::Refused { access_point: at, error } if *at == access_point => {
                 Some(matches!(error, HandshakeError::TimedOut))
             }
@@ -254,7 +184,7 @@ fn look_ups_succeed_by_retries_where_many_messages_are_lost() {
 fn latency_shows_in_hops_and_look_ups() {
     run(async {
         let members = Members::with_ids(&[1, 30_000]).await;
-        members.shape_all(LinkShape { latency_us: 40_000, ..LinkShape::default() });
+        shape_all(&members, LinkShape { latency_us: 40_000, ..LinkShape::default() });
         let node = members.node(1);
         let before = node.snapshot();
         for key in 100..105 {
@@ -266,7 +196,7 @@ fn latency_shows_in_hops_and_look_ups() {
         assert_eq!(at_least(&before.lookup_latency_us, 80_000), 0);
         assert_eq!(at_least(&after.lookup_latency_us, 80_000), 5);
         assert!(count(node, ShapeEffect::Delayed) >= 5);
-        members.shape_all(LinkShape::default());
+        shape_all(&members, LinkShape::default());
         let delayed = count(node, ShapeEffect::Delayed);
         node.lookup(Id(100)).await.unwrap();
         assert_eq!(count(node, ShapeEffect::Delayed), delayed);
@@ -302,16 +232,16 @@ fn a_burst_over_a_slow_and_jittery_link_arrives_in_order_at_its_rate() {
 fn a_node_whose_links_are_slow_leaves_in_order() {
     run(async {
         let mut members = Members::with_ids(&[1, 2, 3]).await;
-        members.shape_all(LinkShape { latency_us: 60_000, ..LinkShape::default() });
+        shape_all(&members, LinkShape { latency_us: 60_000, ..LinkShape::default() });
         let (leaver, ..) = members.0.remove(&Id(2)).unwrap();
         assert!(leaver.leave().await.unwrap(), "the successor takes over");
         for id in [1, 3] {
-            let orderly = members.event(id, |event| match event {
+            let orderly = event(&mut members, id, |event| match event {
                 NodeEvent::LinkClosed { contact, orderly, .. } if contact.id == Id(2) => Some(*orderly),
                 _ => None,
             });
             assert!(orderly.await);
         }
-        until("the ring closes", || members.is_ring()).await;
+        members.until_ring("the ring closes").await;
     });
 }

@@ -149,6 +149,15 @@ expect:
 }
 
 #[test]
+fn large_networks_that_are_sampled_seldom_are_sampled_at_the_end() {
+    let out = tempfile::tempdir().unwrap();
+    let plan = "name: large\nnodes: 3500\njoin: prepared\nduration: 1s\nsim: {maintenance: false}\n";
+    let (_, ended) = run(plan, &[], out.path());
+    let fingers = ended["verdict"]["figures"]["table.fingers.mean"].as_f64().unwrap();
+    assert!((15.0..25.0).contains(&fingers), "{fingers}");
+}
+
+#[test]
 fn a_sweep_has_a_run_for_each_point_and_a_table() {
     let out = tempfile::tempdir().unwrap();
     let plan = "

@@ -1,8 +1,8 @@
 //! A port for each node, known before any node runs and kept for it.
 //!
 //! Ports are taken outside of the range from which the system gives ports to outgoing links, so that no link can sit on
-//! the port of a node that is down; but where the orchestrator names a range, that is taken. Until its node runs, a port is held by a socket that is bound and does not listen:
-//! whoever connects is refused, as by a dead node.
+//! the port of a node that is down; but where the orchestrator names a range, that is taken. Until its node runs, a port is
+//! held by a socket that is bound and does not listen: whoever connects is refused, as by a dead node.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

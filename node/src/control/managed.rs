@@ -17,7 +17,7 @@ pub const REPORTS_WAITING_BYTES_MAX: usize = 16 << 20;
 /// How much is read at once, in bytes.
 const READ_BYTES: usize = 16 << 10;
 
-/// Runs a managed node until it has left, its input ends, or it cannot go on. Its exit code is [`Ended::code`].
+/// Runs a managed node until it has left, its input ends, or it cannot go on. Its exit code says which.
 pub fn run() -> ExitCode {
     let runtime =
         bind_to_parent().and_then(|()| tokio::runtime::Builder::new_current_thread().enable_all().build());

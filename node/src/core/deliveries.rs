@@ -109,6 +109,7 @@ impl Core {
 
     /// A message that starts here.
     pub(crate) fn new_route(&self, sequence: u64, key: Id, body: Body) -> Route {
-        Route { source: self.me, sequence, key, hops: 0, backward: 0, hop: 0, entry: None, body }
+        let attempt = self.last_token.wrapping_sub(sequence) as u32;
+        Route::new(self.me, sequence, attempt, key, body)
     }
 }

@@ -1,14 +1,19 @@
 //! A node's state, and messages, as the explorer compares them: two states with the same digest behave alike.
 //!
-//! - *Times* count from the node's own present; what is past is past.
+//! - *Times* count from the node's own present. Of a moment that is past, what counts is how long what it began goes on.
 //! - *Tokens* (numbers of requests, hops, look-ups, messages) stand for their rank among those of their node that are still
 //!   about: the protocol only compares them with each other, and draws ever larger ones.
-//! - *Ids* may be turned round the ring, all by the same distance: the protocol only knows distances. Tables that are sorted by
-//!   id are taken as sets.
+//! - *Ids* may be turned round the ring, all by the same distance: the ring's protocol only knows distances. Tables that are sorted
+//!   by id are taken as sets. The dictionary does compare ids, but only of items: between two versions of the same number the
+//!   larger node's is the later, and a place's keys are told in their order. So where there are items, or an operation
+//!   names a key, states may not be turned ([`Scenario::rotations`](crate::explore::Scenario::rotations) sees to it); a
+//!   dictionary at rest, or one that acquires a range of which nobody has items, may.
 //! - Left out is what the protocol writes and never reads (statistics, moments for the metrics), and what
 //!   [`Core::still`] takes away (jitter, estimated round trips).
 //!
 //! Each struct is taken apart by all of its fields, so a new one does not compile until it is decided upon here.
+
+mod said;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -18,7 +23,7 @@ use rand_pcg::rand_core::SeedableRng;
 use super::departed::{Departed, Lost};
 use super::forward::{Passage, PendingHop, PendingHops};
 use super::join::{Joining, Stage};
-use super::leave::Leaving;
+use super::leave::{LEAVE_MAX, Leaving};
 use super::lookup::PendingLookup;
 use super::repair::{Purpose, Request};
 use super::route::NextHop;
@@ -27,7 +32,7 @@ use super::stabilise::Upkeep;
 use super::timers::Timer;
 use super::{Core, deliveries::Delivered};
 use crate::id::{Id, Ring};
-use crate::message::{Body, Contact, Message, Route};
+use crate::message::Contact;
 use crate::time::Time;
 
 /// The seed of the jitter of nodes that stand still.
@@ -81,6 +86,11 @@ impl Digest {
     pub(crate) fn time(&mut self, time: Time) {
         let ahead = time.since(self.now);
         self.plain(&ahead);
+    }
+
+    /// Whether a moment is still to come.
+    pub(crate) fn is_ahead(&self, time: Time) -> bool {
+        time > self.now
     }
 
     pub(crate) fn id(&mut self, id: Id) {
@@ -175,13 +185,15 @@ impl Core {
             hops,
             acks,
             lookups,
+            duplicates,
             delivered,
             upkeep,
             finger_upkeep,
             departed,
             joining,
             leaving,
-            giver,
+            // The dictionary knows for how long.
+            giver: _,
             items_held,
             upcalls: _,
             last_token: _,
@@ -211,6 +223,10 @@ impl Core {
             });
         });
         digest.unordered(lookups, |digest, (sequence, lookup)| digest.lookup(me.id, *sequence, lookup));
+        digest.unordered(&duplicates.turns, |digest, (errand, turns)| {
+            digest.errand(errand);
+            digest.plain(turns);
+        });
         let Delivered { reached, order: _ } = delivered;
         digest.unordered(reached, |digest, ((source, incarnation, sequence), reach)| {
             digest.id(*source);
@@ -227,12 +243,8 @@ impl Core {
         });
         digest.ordered(joining, |digest, joining| digest.joining(me.id, joining));
         digest.plain(items_held);
-        digest.ordered(giver, |digest, (contact, since)| {
-            digest.contact(*contact);
-            digest.time(*since);
-        });
         digest.ordered(leaving, |digest, Leaving { began_at, gives_up_at, refused }| {
-            digest.time(*began_at);
+            digest.time(*began_at + LEAVE_MAX);
             digest.time(*gives_up_at);
             digest.plain(refused);
         });
@@ -270,14 +282,14 @@ impl Digest {
     fn hop(&mut self, me: Id, hop: u64, pending: &PendingHop) {
         let PendingHop { passage, next, sent_at: _, expires, graced } = pending;
         let Passage { route, from, tried } = passage;
-        let NextHop { to, entry, backward } = next;
+        let NextHop { to, entry, backward, claimed } = next;
         self.token(me, hop);
         self.route(route);
         self.ordered(*from, Digest::id);
         self.ordered(tried, |digest, id| digest.id(*id));
         self.contact(*to);
         self.ordered(*entry, Digest::id);
-        self.plain(&(backward, graced));
+        self.plain(&(backward, claimed, graced));
         self.time(*expires);
     }
 
@@ -306,98 +318,6 @@ impl Digest {
         if let Stage::Requested { by: node, sequence } | Stage::Confirmed { with: node, sequence } = stage {
             self.contact(*node);
             self.token(me, *sequence);
-        }
-    }
-
-    fn route(&mut self, route: &Route) {
-        let Route { source, sequence, key, hops, backward, hop: _, entry, body } = route;
-        self.contact(*source);
-        self.token(source.id, *sequence);
-        self.id(*key);
-        self.plain(&(hops, backward, std::mem::discriminant(body)));
-        self.ordered(*entry, Digest::id);
-        match body {
-            Body::Join => {}
-            Body::Lookup { maintenance } => self.plain(maintenance),
-            Body::Data { exact, payload } => self.plain(&(exact, payload)),
-            Body::Reliable { after, payload } => {
-                self.token(source.id, *after);
-                self.plain(payload);
-            }
-            Body::Dictionary(request) => self.plain(&format!("{request:?}")),
-            Body::Broadcast { last, payload } => {
-                self.id(*last);
-                self.plain(payload);
-            }
-            Body::Multicast { destinations, payload } => {
-                self.ordered(destinations, |digest, id| digest.id(*id));
-                self.plain(payload);
-            }
-        }
-    }
-
-    /// A message on its way from one node to another.
-    pub(crate) fn message(&mut self, from: Id, to: Id, message: &Message) {
-        self.plain(&std::mem::discriminant(message));
-        match message {
-            Message::Route(route) => {
-                self.route(route);
-                self.token(from, route.hop);
-            }
-            Message::Acks(acks) => self.ordered(acks, |digest, ack| {
-                digest.token(to, ack.hop);
-                digest.plain(&ack.verdict);
-            }),
-            Message::Answer { sequence, maintenance, result } => {
-                self.token(to, *sequence);
-                self.plain(maintenance);
-                match result {
-                    Ok(found) => {
-                        self.contact(found.responsible);
-                        self.plain(&found.hops);
-                    }
-                    Err(reason) => self.plain(reason),
-                }
-            }
-            Message::Undeliverable { destinations, reason } => {
-                self.ordered(destinations, |digest, id| digest.id(*id));
-                self.plain(reason);
-            }
-            Message::Receipt { sequence } => self.token(to, *sequence),
-            Message::Dictionary(talk) => self.plain(&(from, to, format!("{talk:?}"))),
-            Message::JoinOffer { sequence, successors } => {
-                self.token(to, *sequence);
-                self.ids(successors);
-            }
-            Message::JoinConfirm { sequence } => self.token(from, *sequence),
-            Message::HandOver { predecessor, successors, fingers } => {
-                self.ordered(*predecessor, Digest::contact);
-                self.ids(successors);
-                self.unordered(fingers, |digest, finger| digest.contact(*finger));
-            }
-            Message::Leave { predecessor } | Message::Notify { predecessor } => {
-                self.ordered(*predecessor, Digest::contact);
-            }
-            Message::LeaveTaken(taken) => self.plain(taken),
-            Message::Left { successors } | Message::Introduce { successors } => self.ids(successors),
-            Message::Query { token } => self.token(from, *token),
-            Message::Neighbours { token, predecessor, successors } => {
-                self.token(to, *token);
-                self.ordered(*predecessor, Digest::contact);
-                self.ids(successors);
-            }
-            Message::Busy { token, member } => {
-                self.token(to, *token);
-                self.plain(member);
-            }
-            Message::Check { token, target } => {
-                self.token(from, *token);
-                self.id(*target);
-            }
-            Message::Checked { token, responsible } => {
-                self.token(to, *token);
-                self.plain(responsible);
-            }
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use crate::core::duplicates::TURNS_MAX;
 use crate::core::effect::{Observation, Output, Phase, Upcall};
 use crate::core::planted::Bug;
 use crate::core::route::{Decision, NextHop, Way};
@@ -21,14 +22,19 @@ pub const HOPS_PENDING_MAX: usize = 4096;
 /// The most payload that those messages hold together, in bytes.
 pub const HOPS_PENDING_BYTES_MAX: usize = 32 << 20;
 
-/// The most nodes that one node tries for one message.
-const TRIES_MAX: usize = 8;
+/// How often one node sends one message on, to one node or several.
+pub const TRIES_MAX: usize = 8;
 
 /// How many of the hops that were given up are remembered.
 const LATE_MAX: usize = 32;
 
 /// How often the time-out of a node that is tried again is doubled.
 const DOUBLINGS_MAX: usize = 2;
+
+/// The most hops that a route may have on tables that need at most so many while they are right.
+pub fn route_hops_max(hops_max: u32) -> u32 {
+    4 * hops_max + 16
+}
 
 /// The messages that the next hop has not acknowledged, by hop number.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -120,7 +126,9 @@ impl Core {
             None => {
                 let verdict = self.judge_entry(route.entry);
                 self.learn(cx, from, matches!(route.body, Body::Join));
-                self.direct(cx, Passage { route, from: Some(from.id), tried: Vec::new() });
+                if self.duplicates.take_on(&route) || self.planted.has(Bug::DuplicatesBreed) {
+                    self.direct(cx, Passage { route, from: Some(from.id), tried: Vec::new() });
+                }
                 verdict
             }
         };
@@ -144,9 +152,8 @@ impl Core {
     }
 
     fn direct(&mut self, cx: &mut Context<'_>, passage: Passage) {
-        if let Body::Multicast { destinations, .. } = &passage.route.body {
-            let destinations = destinations.clone();
-            return self.split_list(cx, &passage, &destinations);
+        if let Body::Multicast { .. } = &passage.route.body {
+            return self.split_list(cx, &passage);
         }
         match self.decide(passage.route.key, &passage) {
             Decision::Mine if self.handed_over => match self.heir(&passage) {
@@ -165,20 +172,21 @@ impl Core {
     /// Where a key goes that came as this message did.
     pub(crate) fn decide(&self, key: Id, passage: &Passage) -> Decision {
         let Passage { route, from, tried } = passage;
-        let Route { hops, entry, backward, .. } = *route;
-        self.router().decide(key, Way { hops, entry, backward, from: *from, excluded: tried })
+        let Route { hops, entry, backward, claimed, .. } = *route;
+        self.router().decide(key, Way { hops, entry, backward, claimed, from: *from, excluded: tried })
     }
 
-    /// Whether a message has taken all the hops that a route may have: 4 H + 16.
+    /// Whether a message has taken all the hops that a route may have, or goes in circles.
     pub(crate) fn is_exhausted(&self, route: &Route) -> bool {
-        u32::from(route.hops) >= 4 * self.table.hops_max() + 16
+        u32::from(route.hops) >= route_hops_max(self.table.hops_max()) || route.turns > TURNS_MAX
     }
 
     /// The range has passed to the successor, but a message for it came here.
     pub(crate) fn heir(&self, passage: &Passage) -> Option<NextHop> {
         let Passage { route, tried, .. } = passage;
         let to = *self.neighbours.successors().iter().find(|heir| !tried.contains(&heir.id))?;
-        Some(NextHop { to, entry: Some(route.entry.unwrap_or(route.key)), backward: 0 })
+        let entry = Some(route.entry.unwrap_or(route.key));
+        Some(NextHop { to, entry, backward: 0, claimed: route.claimed })
     }
 
     /// Each further try of the same node may take twice as long as the last.
@@ -195,6 +203,8 @@ impl Core {
             hops: route.hops.saturating_add(1),
             entry: next.entry,
             backward: next.backward,
+            claimed: next.claimed,
+            turns: self.turns_to(&passage, &next.to),
             ..route.clone()
         };
         let expires = cx.now + timeout;
@@ -344,7 +354,7 @@ impl Core {
         let to = pending.next.to;
         self.suspect(cx, to);
         let tries = pending.passage.tried.len();
-        if self.neighbours.predecessor() == Some(to) && tries < TRIES_MAX {
+        if self.neighbours.predecessor() == Some(to) && tries + 1 < TRIES_MAX {
             pending.passage.tried.push(to.id);
             self.forward(cx, pending.passage, pending.next);
         } else {

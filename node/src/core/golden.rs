@@ -235,7 +235,7 @@ impl Group {
             arrived += usize::from(split.mine);
             for (next, list) in split.onward.into_values() {
                 messages += 1;
-                let way = Way { hops: way.hops + 1, entry: next.entry, ..way };
+                let way = Way { hops: way.hops + 1, entry: next.entry, claimed: next.claimed, ..way };
                 waiting.push((self.ids.binary_search(&next.to.id).unwrap(), way, list));
             }
         }
@@ -276,7 +276,7 @@ fn walk(ring: Ring, ids: &[Id], nodes: &[(Neighbours, FingerTable)], start: usiz
             Decision::Stuck => panic!("{key} is stuck at {}", ids[place]),
             Decision::Forward(next) => {
                 assert_eq!(next.backward, 0, "right tables have no stale fingers");
-                way = Way { hops: way.hops + 1, entry: next.entry, backward: next.backward, ..way };
+                way = Way { hops: way.hops + 1, entry: next.entry, claimed: next.claimed, ..way };
                 assert!(way.hops < 100, "{key} goes round in circles");
                 place = ids.binary_search(&next.to.id).unwrap();
             }

@@ -53,7 +53,7 @@ impl Core {
         for to in self.neighbours.successors().iter().copied().take(count).collect::<Vec<_>>() {
             let sequence = self.next_token();
             let route = self.new_route(sequence, to.id, Body::Data { exact: true, payload: payload.clone() });
-            let next = NextHop { to, entry: Some(to.id), backward: 0 };
+            let next = NextHop::by_entry(to, to.id);
             self.forward(cx, Passage::beginning(route), next);
         }
     }
@@ -85,14 +85,22 @@ impl Core {
     fn spread(&mut self, cx: &mut Context<'_>, route: &Route, first: Id, last: Id) {
         let Body::Broadcast { payload, .. } = &route.body else { return };
         let suspects = self.suspects();
+        let after_me = self.net.ring().add(self.me.id, 1);
         let known = self.table.contacts().into_iter().chain(self.neighbours.successor());
         for part in parts(self.net.ring(), self.me.id, known, first, last) {
             let body = Body::Broadcast { last: part.last, payload: payload.clone() };
-            let onward = Route { key: part.first, entry: None, backward: 0, body, ..route.clone() };
+            let onward = Route {
+                entry: None,
+                claimed: false,
+                backward: 0,
+                turns: route.turns.min(1),
+                ..route.carrying(part.first, body)
+            };
             let head = part.head.filter(|head| !suspects.contains(&head.id));
             match head {
                 Some(to) => {
-                    let next = NextHop { to, entry: Some(part.first), backward: 0 };
+                    let claimed = part.first == after_me;
+                    let next = NextHop { claimed, ..NextHop::by_entry(to, part.first) };
                     self.forward(cx, Passage::beginning(onward), next);
                 }
                 None => self.dispatch(cx, onward),
@@ -101,7 +109,9 @@ impl Core {
     }
 
     /// Each destination of a list goes where it would go alone; those that go the same way go together.
-    pub(crate) fn split_list(&mut self, cx: &mut Context<'_>, passage: &Passage, destinations: &[Id]) {
+    pub(crate) fn split_list(&mut self, cx: &mut Context<'_>, passage: &Passage) {
+        let Passage { route, from, tried } = passage;
+        let Body::Multicast { destinations, payload } = &route.body else { return };
         let split = Split::new(destinations, |destination| match self.decide(destination, passage) {
             Decision::Mine if self.handed_over => self.heir(passage).ok_or(Some(RouteError::NoNextHop)),
             Decision::Mine if destination == self.me.id => Err(None),
@@ -112,19 +122,17 @@ impl Core {
             }
             Decision::Forward(next) => Ok(next),
         });
-        let route = &passage.route;
         for (reason, destinations) in split.refused {
             self.undeliverable(cx, route.source, &destinations, reason);
         }
-        let Body::Multicast { payload, .. } = &route.body else { return };
         if split.mine && self.delivered.is_first(&route.source, route.sequence) {
             self.deliver(cx, &route.source, self.me.id, payload.clone());
         }
         for (next, destinations) in split.onward.into_values() {
             let key = destinations[0];
             let body = Body::Multicast { destinations, payload: payload.clone() };
-            let onward = Passage { route: Route { key, body, ..route.clone() }, ..passage.clone() };
-            self.forward(cx, onward, next);
+            let route = route.carrying(key, body);
+            self.forward(cx, Passage { route, from: *from, tried: tried.clone() }, next);
         }
     }
 }

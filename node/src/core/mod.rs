@@ -15,6 +15,7 @@ pub mod forward;
 pub mod lookup;
 pub mod converged;
 pub mod planted;
+pub mod duplicates;
 mod deliveries;
 mod departed;
 pub(crate) mod digest;
@@ -42,6 +43,7 @@ use crate::message::{Contact, Found, Message, MessageKind, RouteError};
 use crate::time::Time;
 use deliveries::Delivered;
 use departed::Departed;
+use duplicates::Duplicates;
 use fingers::FingerUpkeep;
 use forward::{AckQueues, PendingHops};
 use geometry::Offsets;
@@ -93,6 +95,7 @@ pub(crate) struct Core {
     acks: AckQueues,
     /// Look-ups that started here, by sequence number.
     lookups: BTreeMap<u64, PendingLookup>,
+    duplicates: Duplicates,
     delivered: Delivered,
     upkeep: Upkeep,
     finger_upkeep: FingerUpkeep,
@@ -126,6 +129,7 @@ impl Core {
             hops: PendingHops::default(),
             acks: BTreeMap::new(),
             lookups: BTreeMap::new(),
+            duplicates: Duplicates::default(),
             delivered: Delivered::default(),
             upkeep: Upkeep::default(),
             finger_upkeep: FingerUpkeep::default(),

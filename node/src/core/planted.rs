@@ -24,6 +24,8 @@ pub enum Bug {
     OutOfOrder,
     /// A part of a broadcast whose head does not answer is given up.
     BroadcastPartLost,
+    /// A duplicate that comes again is passed on again (found by the random scenarios in our own rules).
+    DuplicatesBreed,
     /// A look-up that is not answered is forgotten.
     LookupForgotten,
     /// A successor list grows beyond its length.
@@ -38,12 +40,16 @@ pub enum Bug {
     DeadKept,
     /// A node that leaves goes on to claim its place before its successor (found by the random scenarios in our own rules).
     LeaverNotifies,
+    /// What a giver of items tells that is still being told them itself is taken for all there is.
+    AcquiringTakenForWhole,
+    /// After a crash the other places are asked once, whether anyone knew all items or not.
+    OnePassOnly,
 }
 
 #[cfg(feature = "planted")]
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 17] = [
+    pub const ALL: [Bug; 20] = [
         Bug::SkippedRectify,
         Bug::AdoptedUnasked,
         Bug::WrongRangeEnd,
@@ -54,6 +60,7 @@ impl Bug {
         Bug::DuplicateDelivered,
         Bug::OutOfOrder,
         Bug::BroadcastPartLost,
+        Bug::DuplicatesBreed,
         Bug::LookupForgotten,
         Bug::ListNotCut,
         Bug::EntrySkipped,
@@ -61,6 +68,8 @@ impl Bug {
         Bug::DepartedForgotten,
         Bug::DeadKept,
         Bug::LeaverNotifies,
+        Bug::AcquiringTakenForWhole,
+        Bug::OnePassOnly,
     ];
 }
 

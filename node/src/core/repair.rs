@@ -105,10 +105,12 @@ impl Core {
 
     /// A node is late with an acknowledgement: it is asked whether it lives, and routes avoid it meanwhile.
     pub(crate) fn suspect(&mut self, cx: &mut Context<'_>, node: Contact) {
-        self.probe(cx, node);
-        let mut requests = self.requests.values_mut().filter(|request| request.to == node);
-        if requests.all(|request| !std::mem::replace(&mut request.suspect, true)) {
+        if !self.suspects().contains(&node.id) {
             self.round_trips.back_off(node.id);
+        }
+        self.probe(cx, node);
+        for request in self.requests.values_mut().filter(|request| request.to == node) {
+            request.suspect = true;
         }
     }
 

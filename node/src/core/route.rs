@@ -32,6 +32,20 @@ pub(crate) struct NextHop {
     /// The position for which the next hop is thought to be responsible.
     pub(crate) entry: Option<Id>,
     pub(crate) backward: u8,
+    /// The entry is the id after a node that takes the next hop, or one after it, for its successor.
+    pub(crate) claimed: bool,
+}
+
+impl NextHop {
+    /// By a table entry.
+    pub(crate) fn by_entry(to: Contact, entry: Id) -> NextHop {
+        NextHop { to, entry: Some(entry), backward: 0, claimed: false }
+    }
+
+    /// By an entry that is claimed for the next hop.
+    fn by_claim(to: Contact, entry: Id) -> NextHop {
+        NextHop { claimed: true, ..NextHop::by_entry(to, entry) }
+    }
 }
 
 /// How a message came here.
@@ -41,6 +55,8 @@ pub(crate) struct Way<'a> {
     /// The position for which the previous hop thought this node responsible.
     pub(crate) entry: Option<Id>,
     pub(crate) backward: u8,
+    /// The entry is the id after a node that takes this one, or one after it, for its successor.
+    pub(crate) claimed: bool,
     /// The node that it came from, unless it started here.
     pub(crate) from: Option<Id>,
     /// Nodes that have not answered, or refused.
@@ -75,34 +91,26 @@ impl Router<'_> {
             .or_else(|| self.greedy(key, way, &avoided))
             .or_else(|| self.closest_preceding(key, &avoided))
             .or_else(|| self.closest_preceding(key, &excluded));
-        next.map_or(Decision::Stuck, |(to, entry)| Decision::Forward(NextHop { to, entry, backward: 0 }))
+        next.map_or(Decision::Stuck, Decision::Forward)
     }
 
-    /// A node that does not know its predecessor is responsible for what comes from a node that takes it for its successor:
-    /// that one speaks for all ids after its own.
+    /// A node that does not know its predecessor is responsible for what is claimed for it: whoever takes it for its successor
+    /// speaks for all ids after its own; and so it is where that one took a node after it for its successor, which knew better.
     fn is_claimed(&self, key: Id, way: Way<'_>) -> bool {
-        self.neighbours.predecessor().is_none() && self.taken_for_successor(key, way).is_some()
+        self.neighbours.predecessor().is_none() && self.claim_with(key, way).is_some()
     }
 
-    /// The previous hop, if it took this node for its successor, with `key` in `(previous hop, me]`.
-    fn taken_for_successor(&self, key: Id, way: Way<'_>) -> Option<Id> {
-        way.from.filter(|from| {
-            let entry = self.ring.add(*from, 1);
-            way.entry == Some(entry) && self.reaches(entry, key)
-        })
+    /// The entry, if all ids from there on are claimed for this node, and `key` is one of them up to its own.
+    fn claim_with(&self, key: Id, way: Way<'_>) -> Option<Id> {
+        way.entry.filter(|entry| way.claimed && self.reaches(*entry, key))
     }
 
-    /// The previous hop takes this node for its successor and does not know the predecessor, or gave it up: the key is for
-    /// the predecessor or one that stands before it.
-    fn to_passed_over(
-        &self,
-        key: Id,
-        way: Way<'_>,
-        excluded: &dyn Fn(&Contact) -> bool,
-    ) -> Option<(Contact, Option<Id>)> {
-        let from = self.taken_for_successor(key, way)?;
+    /// What is claimed for this node, but is not its own, since it knows its predecessor, is for that one or for one before it.
+    fn to_passed_over(&self, key: Id, way: Way<'_>, excluded: &dyn Fn(&Contact) -> bool) -> Option<NextHop> {
+        let entry = self.claim_with(key, way)?;
         let predecessor = self.neighbours.predecessor().filter(|predecessor| !excluded(predecessor))?;
-        self.ring.between(predecessor.id, from, self.me).then_some((predecessor, way.entry))
+        let is_between = self.ring.distance(entry, predecessor.id) < self.ring.distance(entry, self.me);
+        is_between.then(|| NextHop::by_claim(predecessor, entry))
     }
 
     /// Whether `key` is in `[entry, me]`.
@@ -118,30 +126,26 @@ impl Router<'_> {
             to: predecessor,
             entry: Some(entry),
             backward: way.backward + 1,
+            claimed: way.claimed,
         })
     }
 
     /// Key in (me, successor]; where the first successors do not answer, the next one takes over their range.
-    fn to_successor(&self, key: Id, excluded: &dyn Fn(&Contact) -> bool) -> Option<(Contact, Option<Id>)> {
+    fn to_successor(&self, key: Id, excluded: &dyn Fn(&Contact) -> bool) -> Option<NextHop> {
         let successor = self.neighbours.successors().iter().find(|successor| !excluded(successor))?;
         let near = self.ring.in_range(key, self.me, successor.id);
-        near.then(|| (*successor, Some(self.ring.add(self.me, 1))))
+        near.then(|| NextHop::by_claim(*successor, self.ring.add(self.me, 1)))
     }
 
     /// Key in the predecessor's range: only symmetric tables look behind.
-    fn to_predecessor(&self, key: Id, excluded: &dyn Fn(&Contact) -> bool) -> Option<(Contact, Option<Id>)> {
+    fn to_predecessor(&self, key: Id, excluded: &dyn Fn(&Contact) -> bool) -> Option<NextHop> {
         let predecessor = self.neighbours.predecessor().filter(|predecessor| !excluded(predecessor))?;
         let second = self.neighbours.second_predecessor()?;
         let near = self.table.is_symmetric() && self.ring.in_range(key, second, predecessor.id);
-        near.then(|| (predecessor, Some(self.ring.add(second, 1))))
+        near.then(|| NextHop::by_entry(predecessor, self.ring.add(second, 1)))
     }
 
-    fn greedy(
-        &self,
-        key: Id,
-        way: Way<'_>,
-        excluded: &dyn Fn(&Contact) -> bool,
-    ) -> Option<(Contact, Option<Id>)> {
+    fn greedy(&self, key: Id, way: Way<'_>, excluded: &dyn Fn(&Contact) -> bool) -> Option<NextHop> {
         let by_preceding_node = way.from.is_some() && way.entry.is_none();
         if by_preceding_node || u32::from(way.hops) > self.table.hops_max() {
             return None;
@@ -152,7 +156,7 @@ impl Router<'_> {
             self.table.at_or_before(self.ring.distance(self.me, key))?
         };
         let finger = self.table.finger(index).filter(|finger| !excluded(finger))?;
-        Some((finger, Some(self.table.target(index))))
+        Some(NextHop::by_entry(finger, self.table.target(index)))
     }
 
     /// The finger whose position is nearest the key, if it is nearer than this node's own range: a young table may have none.
@@ -168,11 +172,7 @@ impl Router<'_> {
     }
 
     /// The known node that precedes the key most closely; where none does, the nearest that answers: it is on the way round.
-    fn closest_preceding(
-        &self,
-        key: Id,
-        excluded: &dyn Fn(&Contact) -> bool,
-    ) -> Option<(Contact, Option<Id>)> {
+    fn closest_preceding(&self, key: Id, excluded: &dyn Fn(&Contact) -> bool) -> Option<NextHop> {
         let successors = self.neighbours.successors().iter().copied();
         let fingers = (0..self.table.len()).filter_map(|index| self.table.finger(index));
         let known: Vec<Contact> = successors.chain(fingers).filter(|contact| !excluded(contact)).collect();
@@ -181,8 +181,11 @@ impl Router<'_> {
             .iter()
             .filter(|contact| self.ring.between(contact.id, self.me, key))
             .max_by_key(|c| from_me(c));
-        preceding
-            .or_else(|| known.iter().min_by_key(|contact| from_me(contact)))
-            .map(|contact| (*contact, None))
+        preceding.or_else(|| known.iter().min_by_key(|contact| from_me(contact))).map(|contact| NextHop {
+            to: *contact,
+            entry: None,
+            backward: 0,
+            claimed: false,
+        })
     }
 }

@@ -22,6 +22,20 @@ pub enum Question {
         /// The destination's number.
         to: u8,
     },
+    /// Node `by` gives a key of the dictionary a value.
+    Write {
+        /// The asking node's number.
+        by: u8,
+        /// The key.
+        key: u64,
+    },
+    /// Node `by` asks for the value of a key of the dictionary.
+    Read {
+        /// The asking node's number.
+        by: u8,
+        /// The key.
+        key: u64,
+    },
     /// Node `by` sends a broadcast.
     Broadcast {
         /// The asking node's number.

@@ -275,6 +275,8 @@ impl State {
             Question::Reliable { by, to } => {
                 (by, Asked::Reliable { destination: self.scenario.contact(to).id })
             }
+            Question::Write { by, key } => (by, Asked::Write { key: crate::id::Id(key) }),
+            Question::Read { by, key } => (by, Asked::Read { key: crate::id::Id(key) }),
             Question::Broadcast { by } => {
                 let others = self.running().filter(|(number, node)| *number != by && node.peer.is_member());
                 (by, Asked::Broadcast { audience: others.map(|(_, node)| node.peer.me()).collect() })
@@ -287,14 +289,7 @@ impl State {
         let operation = journal.ask(self.scenario.contact(by), asked.clone());
         let running = self.nodes.iter().flatten().map(|node| &*node.peer);
         journal.observe(running);
-        let payload = Journal::payload(operation).into();
-        let command = match asked {
-            Asked::Lookup { key } => Command::Lookup { operation, key },
-            Asked::Reliable { destination } => Command::SendReliably { operation, destination, payload },
-            Asked::Send { destination } => Command::Send { destination, exact: true, payload },
-            Asked::Broadcast { .. } => Command::Broadcast { payload },
-        };
-        self.give(by, Input::Command(command));
+        self.give(by, Input::Command(asked.command(operation)));
     }
 
     fn give(&mut self, node: u8, input: Input) {

@@ -11,6 +11,7 @@
 use super::journal::{Asked, Operation};
 use super::{Invariant, Moment, View};
 use crate::message::RouteError;
+use crate::message::dictionary::DictionaryError;
 
 pub(super) const DELIVERED_ONCE: Invariant =
     Invariant { name: "no message is delivered twice", holds: Moment::Any, check: delivered_once };
@@ -64,9 +65,11 @@ fn result_is_true(view: &View<'_>) -> Result<(), String> {
     Ok(())
 }
 
-fn is_excused(view: &View<'_>, operation: &Operation, reason: RouteError) -> bool {
+fn is_excused(view: &View<'_>, operation: &Operation, reason: DictionaryError) -> bool {
     let gone = |place| view.running(place).is_none();
-    operation.excused || reason == RouteError::NotMember || operation.deliveries.iter().copied().any(gone)
+    operation.excused
+        || reason == RouteError::NotMember.into()
+        || operation.deliveries.iter().copied().any(gone)
 }
 
 fn broadcasts_complete(view: &View<'_>) -> Result<(), String> {

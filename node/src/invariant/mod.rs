@@ -13,16 +13,19 @@
 //! | [`list_shape`] | always | |
 //! | [`operations`]: none ends twice | always | |
 //! | [`deliveries`]: once, in order, never "delivered" before it is; failed only if it was not delivered | always | what a source was cut off from is excused |
+//! | [`duplicates`]: messages do not breed | always | |
 //! | [`live_successor`] | failures seen | a pause looks like a crash |
 //! | [`principals`] | failures seen | the same |
 //! | [`one_ring`] | failures seen | a partition makes two rings |
 //! | [`one_responsible`]: no two members | failures seen | each side of a partition closes its ring |
 //! | [`hand_over`]: who has left was relieved | failures seen | a leaver that nobody answers goes without |
 //! | [`answers`]: a look-up names a rightful node | failures seen | the same |
+//! | [`keys`]: a read sees what was acknowledged | failures seen | each side of a partition has its own dictionary |
 //! | [`one_responsible`]: no key without one | quiet | while a joiner's hand-over is on its way the range is nobody's |
 //! | [`tables`] ideal | quiet | repair takes rounds |
 //! | [`operations`]: each has ended | quiet | it may be under way |
 //! | [`deliveries`]: a broadcast reached all who stayed | quiet | it may be under way |
+//! | [`keys`]: none is lost | quiet | it may be on its way from one node to the next |
 //!
 //! A *leaving* node and its successor both answer between the successor's taking over and the leaver's hearing of it; so no two
 //! *staying* members is what is claimed, and a range in that state is answered alike by both.
@@ -32,8 +35,10 @@
 
 pub mod answers;
 pub mod deliveries;
+pub mod duplicates;
 pub mod hand_over;
 pub mod journal;
+pub mod keys;
 pub mod list_shape;
 pub mod live_successor;
 pub mod one_responsible;
@@ -70,13 +75,15 @@ pub struct Invariant {
 }
 
 /// All invariants, the cheap ones first.
-pub const INVARIANTS: [Invariant; 15] = [
+pub const INVARIANTS: [Invariant; 18] = [
     list_shape::INVARIANT,
     operations::ENDED_ONCE,
     deliveries::DELIVERED_ONCE,
     deliveries::DELIVERED_IN_ORDER,
     deliveries::RESULT_IS_TRUE,
+    duplicates::INVARIANT,
     answers::INVARIANT,
+    keys::READS_SEE,
     live_successor::INVARIANT,
     one_ring::INVARIANT,
     one_responsible::AT_MOST_ONE,
@@ -86,6 +93,7 @@ pub const INVARIANTS: [Invariant; 15] = [
     tables::RING_IS_IDEAL,
     operations::ALL_ENDED,
     deliveries::BROADCASTS_COMPLETE,
+    keys::NOTHING_LOST,
 ];
 
 /// An invariant that does not hold.

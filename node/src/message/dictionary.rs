@@ -195,7 +195,7 @@ pub enum Answer {
 }
 
 /// Why an operation on the dictionary failed. A write that failed may have been done, or be done later, all the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum DictionaryError {
     /// The key's responsible was not reached.
     #[error("the key's responsible was not reached: {0}")]

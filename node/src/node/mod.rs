@@ -216,7 +216,7 @@ impl Node {
     ///
     /// # Errors
     /// As [`Node::send`]; [`RouteError::TooManyDestinations`] beyond
-    /// [`DESTINATIONS_MAX`](crate::message::DESTINATIONS_MAX).
+    /// [`DESTINATIONS_MAX`].
     pub fn multicast(&self, destinations: &[Id], payload: impl Into<Bytes>) -> Result<(), NodeError> {
         destinations.iter().try_for_each(|destination| self.check(*destination))?;
         if destinations.len() > DESTINATIONS_MAX {

@@ -10,7 +10,6 @@ use crate::config::NetConfig;
 use crate::core::digest::Digest;
 use crate::core::effect::Upcall;
 use crate::core::{Context, Core};
-use crate::id::Id;
 use crate::message::Body;
 use dictionary::Dictionary;
 use reliable::Reliable;
@@ -27,15 +26,11 @@ impl Services {
         Services { reliable: Reliable::default(), dictionary: Dictionary::new(net) }
     }
 
-    /// Adds what the explorer compares. Of a dictionary at work that is all that it remembers, with absolute ids and times: more
-    /// states are told apart than differ, which is sound, only slower.
-    pub(crate) fn digest(&self, net: &NetConfig, me: Id, digest: &mut Digest) {
+    /// Adds what the explorer compares.
+    pub(crate) fn digest(&self, core: &Core, digest: &mut Digest) {
         let Services { reliable, dictionary } = self;
-        reliable.digest(me, digest);
-        let remembered = format!("{dictionary:?}");
-        if remembered != format!("{:?}", Dictionary::new(net)) {
-            digest.plain(&(me, remembered));
-        }
+        reliable.digest(core.me.id, digest);
+        dictionary.digest(core, digest);
     }
 
     /// Takes in what the core has for the services.

@@ -1,23 +1,28 @@
-//! What an observer sees of the messages that nodes send: how often each routed one, and, if wanted, every single one.
+//! What an observer sees of the messages that nodes send: how many duplicates there are of each routed one, and, if wanted, every
+//! single one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::engine::Simulator;
 use super::membership::NodeNumber;
-use crate::id::Id;
-use crate::message::{Body, Contact, Message, Route};
-
-/// A routed message's identity: its source, the source's incarnation, and the number that the source gave it. A message that its
-/// source sends again keeps it, and so do all parts of a broadcast.
-pub type Identity = (Id, u64, u64);
+use crate::message::{Body, Contact, Errand, Message, Route};
 
 /// What was seen since it was last [cleared](Watch::clear).
 #[derive(Debug, Default)]
 pub struct Watch {
-    transmissions: BTreeMap<Identity, u32>,
-    most: Option<(Identity, u32)>,
+    duplicated: BTreeMap<Errand, Duplicated>,
+    most_duplicated: Option<(Errand, u64)>,
     broadcast_messages: u64,
     sendings: Option<Vec<Sending>>,
+}
+
+/// The duplicates of one errand that were sent ([`core::duplicates`](crate::core::duplicates)).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Duplicated {
+    /// How many.
+    pub times: u64,
+    /// By whom.
+    pub by: BTreeSet<NodeNumber>,
 }
 
 /// A message that a node sent; it may be lost.
@@ -34,9 +39,10 @@ pub struct Sending {
 }
 
 impl Watch {
-    /// The routed message that was sent most often, over all hops, and how often that was.
-    pub fn most_transmitted(&self) -> Option<(Identity, u32)> {
-        self.most
+    /// The errand of which most duplicates were sent.
+    pub fn most_duplicated(&self) -> Option<(Errand, &Duplicated)> {
+        let (errand, _) = self.most_duplicated?;
+        Some((errand, self.duplicated.get(&errand)?))
     }
 
     /// How many messages were sent as parts of broadcasts.
@@ -57,22 +63,26 @@ impl Watch {
 
     pub(super) fn see(&mut self, at_us: u64, from: NodeNumber, to: Contact, message: &Message) {
         if let Message::Route(route) = message {
-            self.count(route);
+            self.count(from, route);
         }
         if let Some(sendings) = &mut self.sendings {
             sendings.push(Sending { at_us, from, to, message: message.clone() });
         }
     }
 
-    fn count(&mut self, route: &Route) {
-        let identity = (route.source.id, route.source.incarnation, route.sequence);
-        let count = self.transmissions.entry(identity).or_default();
-        *count += 1;
-        if self.most.is_none_or(|(_, most)| *count > most) {
-            self.most = Some((identity, *count));
-        }
+    fn count(&mut self, from: NodeNumber, route: &Route) {
         if matches!(route.body, Body::Broadcast { .. }) {
             self.broadcast_messages += 1;
+        }
+        if route.turns == 0 {
+            return;
+        }
+        let errand = route.errand();
+        let duplicated = self.duplicated.entry(errand).or_default();
+        duplicated.times += 1;
+        duplicated.by.insert(from);
+        if self.most_duplicated.is_none_or(|(_, most)| duplicated.times > most) {
+            self.most_duplicated = Some((errand, duplicated.times));
         }
     }
 }

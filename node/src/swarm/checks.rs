@@ -5,10 +5,12 @@ use std::time::Duration;
 use super::keys;
 use super::run::{Run, SILENCE, Stage, broken, running};
 use super::scenario::{Regime, Service};
+use crate::core::duplicates::duplicates_max;
 use crate::invariant::tables::{fingers_are_ideal, ring_is_ideal};
 use crate::invariant::{self, Asked, Moment, View, Violation};
 use crate::peer::{Peer, Phase};
 use crate::services::dictionary::conservation;
+use crate::sim::Duplicated;
 
 pub(super) const SETTLES: &str = "joins and leaves end in time";
 pub(super) const RING_HEALS: &str = "the ring heals in time";
@@ -23,12 +25,6 @@ pub const OPERATIONS_END_WITHIN: Duration = Duration::from_secs(30);
 
 /// How long after that all copies of keys are in their places: they are compared every half minute.
 pub const COPIES_RETURN_WITHIN: Duration = Duration::from_secs(150);
-
-/// The most transmissions of one message, over all hops, tries and attempts, for each node that there is.
-pub const TRANSMISSIONS_PER_NODE_MAX: u32 = 60;
-
-/// The same, for networks of few nodes.
-pub const TRANSMISSIONS_MIN: u32 = 400;
 
 /// The most events that a second has for each node: more, and a run would not end.
 const EVENTS_PER_NODE_SECOND_MAX: u64 = 10_000;
@@ -85,13 +81,14 @@ impl Run<'_> {
         if events - since > bound {
             return broken(NO_BREEDING, format!("{} events in {period:?}, at most {bound}", events - since));
         }
-        let most = self.simulator.watched().and_then(|watch| watch.most_transmitted());
-        let Some(((source, incarnation, sequence), count)) = most else { return Ok(()) };
-        let per_node = count / nodes as u32;
-        self.outcome.transmissions_per_node = per_node.max(self.outcome.transmissions_per_node);
-        if count > TRANSMISSIONS_MIN && per_node > TRANSMISSIONS_PER_NODE_MAX {
-            let name = format!("message {sequence} of {source} (life {incarnation})");
-            return broken(NO_BREEDING, format!("{name} was sent {count} times by {nodes} nodes"));
+        let hops = running(&self.simulator, &self.alive).next().map_or(0, Peer::route_hops_max);
+        let most = self.simulator.watched().and_then(|watch| watch.most_duplicated());
+        let Some((errand, Duplicated { times, by })) = most else { return Ok(()) };
+        self.outcome.duplicates_max = self.outcome.duplicates_max.max(*times);
+        let bound = duplicates_max(by.len(), hops);
+        if *times > bound {
+            let (times, by) = (*times, by.len());
+            return broken(NO_BREEDING, format!("{times} duplicates by {by} nodes, not {bound}, of {errand:?}"));
         }
         Ok(())
     }
@@ -150,8 +147,8 @@ impl Run<'_> {
                 Asked::Lookup { .. } => matches!(operation.ends[..], [Ok(_)]),
                 Asked::Reliable { .. } => matches!(operation.ends[..], [Ok(_)]) && delivered,
                 Asked::Send { .. } => delivered,
-                // That these reach all is an invariant of quiet times.
-                Asked::Broadcast { .. } => true,
+                // That broadcasts reach all is an invariant of quiet times; of the dictionary `Keys` keeps account.
+                Asked::Broadcast { .. } | Asked::Write { .. } | Asked::Read { .. } => true,
             }
         });
         match failed {

@@ -88,6 +88,10 @@ impl Keys {
         let operation = self.last_number;
         let history = self.histories.entry(key).or_default();
         let floor = history.floor(now_us);
+        if floor.is_none() {
+            // Versions may begin anew where nothing is remembered.
+            history.versions.clear();
+        }
         self.open.insert(operation, Open { by, key, wish, floor });
         match wish {
             Wish::Get => Command::Get { operation, key },

@@ -28,8 +28,8 @@ pub struct Outcome {
     pub ring_healed_after: Duration,
     /// The longest time from then until the fingers were.
     pub fingers_healed_after: Duration,
-    /// The most transmissions of one message, over all hops and attempts, for each node of the network.
-    pub transmissions_per_node: u32,
+    /// The most duplicates that hops have sent of one errand ([`core::duplicates`](crate::core::duplicates)).
+    pub duplicates_max: u64,
     /// The hash of all that has happened.
     pub trace: Trace,
     /// What went wrong, if anything did; the run ended there.
@@ -61,7 +61,7 @@ impl Outcome {
             checks: 0,
             ring_healed_after: Duration::ZERO,
             fingers_healed_after: Duration::ZERO,
-            transmissions_per_node: 0,
+            duplicates_max: 0,
             trace,
             failure: None,
         }

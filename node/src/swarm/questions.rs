@@ -94,7 +94,7 @@ impl Run<'_> {
             Asked::Send { destination } => {
                 self.give(by, Command::Send { destination, exact: true, payload });
             }
-            Asked::Broadcast { .. } => {}
+            Asked::Broadcast { .. } | Asked::Write { .. } | Asked::Read { .. } => {}
         }
     }
 

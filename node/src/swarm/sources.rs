@@ -19,7 +19,7 @@ pub(super) fn source_of(invariant: &str) -> &'static str {
         checks::JOINS_END | checks::SETTLES => "the bounds of joins and leaves (core::join, core::leave)",
         run::ID_IN_USE => "P2PS 1.0 manual, nodeAlreadyInNetwork: refused only while a node has the id",
         checks::BROADCAST_COST => "El-Ansary et al. 2003 (core::group)",
-        checks::NO_BREEDING => "hops, tries and attempts are bounded, and copies are dropped (core::forward)",
+        checks::NO_BREEDING => "the argument of core::duplicates",
         other => source_of_structure(other),
     }
 }
@@ -54,6 +54,9 @@ fn source_of_structure(invariant: &str) -> &'static str {
         "who has left was relieved" => "overlay paper, graceful leave (invariant::hand_over)",
         "there are enough principals" => {
             "Zave, arXiv 1610.01140, section 6, SufficientPrincipals (invariant::principals)"
+        }
+        "a read sees what was acknowledged before it" => {
+            "the dictionary's promises; regular registers, Lamport 1986 (invariant::keys)"
         }
         "the ring is ideal" => "Zave, arXiv 1610.01140, section 7 (invariant::tables)",
         _ => "see the module invariant",

@@ -109,18 +109,18 @@ fn body() -> impl Strategy<Value = Body> {
 }
 
 fn route() -> impl Strategy<Value = Message> {
-    let numbers = (any::<u64>(), any::<u64>(), any::<u16>(), any::<u8>(), any::<u64>());
-    (contact(), numbers, any::<Option<u64>>(), body()).prop_map(
-        |(source, (sequence, key, hops, backward, hop), entry, body)| {
+    let numbers = (any::<u64>(), any::<u32>(), any::<u64>(), any::<u16>(), any::<[u8; 2]>(), any::<u64>());
+    let entry = (any::<Option<u64>>(), any::<bool>());
+    (contact(), numbers, entry, body()).prop_map(
+        |(source, (sequence, attempt, key, hops, [backward, turns], hop), (entry, claimed), body)| {
             Message::Route(Route {
-                source,
-                sequence,
-                key: Id(key),
                 hops,
                 backward,
+                turns,
                 hop,
                 entry: entry.map(Id),
-                body,
+                claimed,
+                ..Route::new(source, sequence, attempt, Id(key), body)
             })
         },
     )
@@ -260,16 +260,8 @@ fn the_longest_lists_pass_and_longer_ones_are_refused() {
 #[test]
 fn the_largest_payload_passes_and_a_larger_one_is_refused() {
     let data = |bytes| {
-        Message::Route(Route {
-            source: someone(1),
-            sequence: 1,
-            key: Id(2),
-            hops: 1,
-            backward: 0,
-            hop: 1,
-            entry: None,
-            body: Body::Data { exact: true, payload: Bytes::from(vec![0; bytes]) },
-        })
+        let body = Body::Data { exact: true, payload: Bytes::from(vec![0; bytes]) };
+        Message::Route(Route::new(someone(1), 1, 0, Id(2), body))
     };
     assert!(decoded(&data(PAYLOAD_BYTES_MAX), Ring::DEFAULT).is_ok());
     assert!(matches!(decoded(&data(PAYLOAD_BYTES_MAX + 1), Ring::DEFAULT), Err(WireError::TooLong { .. })));
@@ -304,16 +296,7 @@ fn a_full_chunk_of_items_passes_and_a_larger_one_is_refused() {
 fn ids_off_the_ring_are_refused_wherever_they_stand() {
     let ring = Ring::new(100).unwrap();
     let route = |source, key, entry| {
-        Message::Route(Route {
-            source: someone(source),
-            sequence: 1,
-            key: Id(key),
-            hops: 1,
-            backward: 0,
-            hop: 1,
-            entry,
-            body: Body::Join,
-        })
+        Message::Route(Route { entry, ..Route::new(someone(source), 1, 0, Id(key), Body::Join) })
     };
     assert!(decoded(&route(99, 99, Some(Id(99))), ring).is_ok());
     for message in [

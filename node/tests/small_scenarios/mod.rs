@@ -1,7 +1,7 @@
 //! Scenarios that are small enough to be explored in every run of the tests.
 #![allow(dead_code, unreachable_pub)]
 
-use p2ps::explore::{Bounds, Scenario};
+use p2ps::explore::{Bounds, Question, Scenario};
 
 /// Where a search ends.
 const STATES_MAX: usize = 4_000;
@@ -24,5 +24,11 @@ pub fn all() -> Vec<Scenario> {
             ..Scenario::new("one of three leaves, one message is lost", 3, &[0, 1, 2], 2)
         },
         Scenario { bounds: one_crashes, ..Scenario::new("one of three crashes", 3, &[0, 1, 2], 2) },
+        Scenario {
+            joiners: vec![(1, 0)],
+            questions: vec![Question::Write { by: 0, key: 1 }, Question::Read { by: 1, key: 1 }],
+            states_max: STATES_MAX,
+            ..Scenario::new("a key is written and read while one joins", 4, &[0, 2], 2)
+        },
     ]
 }

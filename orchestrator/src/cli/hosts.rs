@@ -172,9 +172,9 @@ fn row(name: &str, HostReport { listen, host_key, facts, clock }: &HostReport) -
         plain(&facts.kernel),
         facts.cores.to_string(),
         format!("{:.1} GiB", facts.memory_bytes as f64 / f64::from(1 << 30)),
+        limit(facts.open_files_max),
         limit(facts.processes_max),
         facts.no_kernel_faults.as_deref().map_or_else(|| "yes".to_owned(), plain),
-        limit(facts.processes_max),
         offset(clock),
         format!("{:.1} ms", clock.rtt_us as f64 / 1e3),
     ]

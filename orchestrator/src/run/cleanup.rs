@@ -165,6 +165,7 @@ mod tests {
     use std::process::{Child, Command, Stdio};
 
     /// A `setsid`-led session with a process of the name `sleep` in it, like an agent with a node.
+    #[expect(clippy::zombie_processes, reason = "each test waits for the leader that it is given")]
     fn session() -> (Child, ProcessIdentity) {
         let leader = Command::new("setsid")
             .args(["sh", "-c", "sleep 61 & wait"])

@@ -11,6 +11,8 @@ use std::time::Duration;
 use super::Dictionary;
 use super::store::{Merged, Room, first_of};
 use super::writes::tell;
+use crate::core::digest::Digest;
+use crate::core::planted::Bug;
 use crate::core::{Context, Core};
 use crate::id::{Id, Span};
 use crate::message::dictionary::{Cursor, Holding, Item, Request, Talk};
@@ -77,7 +79,7 @@ struct Walk {
     met_own_lacking: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum WalkState {
     Asking,
     Done,
@@ -92,7 +94,7 @@ impl Dictionary {
     /// Begins to acquire a part that is new to the node's range.
     pub(super) fn acquire(&mut self, core: &mut Core, cx: &mut Context<'_>, span: Span) {
         let is_singleton = span.first == span.last;
-        let giver = core.giver.filter(|(_, since)| cx.now.since(*since) <= GIVER_KEPT);
+        let giver = core.giver.filter(|(_, since)| cx.now < *since + GIVER_KEPT);
         if !is_singleton {
             core.giver = None;
         }
@@ -238,6 +240,7 @@ impl Dictionary {
             return;
         }
         core.cancel_service_timer(walk.due, token);
+        let holding = if core.planted.has(Bug::AcquiringTakenForWhole) { Holding::Whole } else { holding };
         if is_giver && holding == Holding::Acquiring {
             walk.attempts = 0;
             walk.due = cx.now + GIVER_PAUSE;
@@ -286,7 +289,8 @@ impl Dictionary {
             return;
         }
         let one_is_whole = walks.iter().any(|walk| !walk.met_others_lacking && !walk.met_own_lacking);
-        let nobody_knows_more = walks.iter().all(|walk| !walk.met_others_lacking);
+        let nobody_knows_more =
+            walks.iter().all(|walk| !walk.met_others_lacking) || core.planted.has(Bug::OnePassOnly);
         match acquisition.from {
             Source::Places { pass } if !one_is_whole && !nobody_knows_more && pass + 1 < PASSES_MAX => {
                 let token = core.next_token();
@@ -317,4 +321,42 @@ impl Dictionary {
         }
         self.acquisitions.clear();
     }
+}
+
+impl Acquisition {
+    pub(super) fn digest(&self, me: Id, digest: &mut Digest) {
+        let Acquisition { span, from, walks, overflowed } = self;
+        digest.span(*span);
+        digest.plain(&(std::mem::discriminant(from), overflowed));
+        match from {
+            Source::Giver { giver, gives_up_at } => {
+                digest.contact(*giver);
+                digest.time(*gives_up_at);
+            }
+            Source::Places { pass } => digest.plain(pass),
+            Source::Pausing { pass, token } => {
+                digest.plain(pass);
+                digest.token(me, *token);
+            }
+        }
+        digest.ordered(walks, |digest, walk| {
+            let Walk { token, span, cursor, state, attempts, due, met_others_lacking, met_own_lacking } =
+                walk;
+            digest.token(me, *token);
+            digest.span(*span);
+            digest.cursor(*cursor);
+            digest.plain(&(state, attempts, met_others_lacking, met_own_lacking));
+            digest.time(*due);
+        });
+    }
+}
+
+/// Who handed a range over last, as long as it may be asked.
+pub(super) fn digest_giver(core: &Core, digest: &mut Digest) {
+    let until = |since: Time| since + GIVER_KEPT;
+    let giver = core.giver.filter(|(_, since)| digest.is_ahead(until(*since)));
+    digest.ordered(giver, |digest, (giver, since)| {
+        digest.contact(giver);
+        digest.time(until(since));
+    });
 }

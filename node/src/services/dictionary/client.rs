@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Dictionary;
+use crate::core::digest::Digest;
 use crate::core::effect::Output;
 use crate::core::{Context, Core};
 use crate::id::Id;
@@ -38,6 +39,20 @@ pub(super) struct Operations {
     bytes: usize,
 }
 
+impl Operations {
+    pub(super) fn digest(&self, me: Id, digest: &mut Digest) {
+        let Operations { pending, bytes: _ } = self;
+        digest.unordered(pending, |digest, (sequence, pending)| {
+            let Pending { operation, key, wish, attempts, refusals, due, gives_up_at, failure } = pending;
+            digest.token(me, *sequence);
+            digest.id(*key);
+            digest.plain(&(operation, wish, attempts, refusals, failure));
+            digest.time(*due);
+            digest.time(*gives_up_at);
+        });
+    }
+}
+
 /// An operation on its way.
 #[derive(Clone, Debug)]
 struct Pending {
@@ -53,7 +68,7 @@ struct Pending {
 }
 
 /// What an operation is to do.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) enum Wish {
     /// Give the key this value, or none.
     Write(Option<Bytes>),

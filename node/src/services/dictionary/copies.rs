@@ -10,6 +10,7 @@ use super::Dictionary;
 use super::store::{Merged, Room};
 use super::writes::{WRITE_TIMEOUT, WRITES_MAX, tell};
 use crate::config::REPLICATION_MAX;
+use crate::core::digest::Digest;
 use crate::core::{Context, Core};
 use crate::id::Id;
 use crate::message::dictionary::{Item, Origin, Refusal, Request, Talk, Version};
@@ -80,6 +81,21 @@ impl Copies {
         let copy = self.pending.remove(&token)?;
         core.cancel_service_timer(copy.due, token);
         Some(copy)
+    }
+
+    pub(super) fn digest(&self, me: Id, digest: &mut Digest) {
+        digest.unordered(&self.pending, |digest, (token, copy)| {
+            let Copy { place, item, purpose, attempts, due, gives_up_at } = copy;
+            digest.token(me, *token);
+            digest.id(*place);
+            digest.item(item);
+            digest.plain(&(std::mem::discriminant(purpose), attempts));
+            if let Purpose::Write(origin) = purpose {
+                digest.origin(*origin);
+            }
+            digest.time(*due);
+            digest.time(*gives_up_at);
+        });
     }
 
     /// Whether what stands in a place is being sent off.

@@ -6,6 +6,7 @@ use super::Dictionary;
 use super::copies::Purpose;
 use super::store::first_of;
 use super::writes::tell;
+use crate::core::digest::Digest;
 use crate::core::effect::Phase;
 use crate::core::{Context, Core};
 use crate::id::{Id, Span};
@@ -191,6 +192,23 @@ impl Dictionary {
             !waits(at.place) && !self.is_acquiring(at.place) && !self.copies.are_sent_off(at.place)
         });
         strays.take(SWEEP_ITEMS_MAX).map(|(at, kept)| (at.place, kept.aged(cx.now))).collect()
+    }
+}
+
+impl Given {
+    pub(super) fn digest(&self, digest: &mut Digest) {
+        let Given { span, taker, touched } = self;
+        digest.span(*span);
+        digest.ordered(*taker, Digest::contact);
+        digest.time(*touched + GIVEN_PATIENCE);
+    }
+}
+
+impl Sweep {
+    pub(super) fn digest(&self, me: Id, digest: &mut Digest) {
+        let Sweep { token, due } = self;
+        digest.token(me, *token);
+        digest.time(*due);
     }
 }
 

@@ -27,6 +27,7 @@ mod store;
 mod writes;
 
 use crate::config::NetConfig;
+use crate::core::digest::Digest;
 use crate::core::effect::Phase;
 use crate::core::{Context, Core};
 use crate::id::{Id, Span};
@@ -66,8 +67,8 @@ pub struct Dictionary {
     writes: Writes,
     copies: Copies,
     sweep: Option<Sweep>,
-    /// The first key whose copies are compared next.
-    compared: Id,
+    /// The first key whose copies are compared next; `None`: the first of the range.
+    compared: Option<Id>,
 }
 
 impl Dictionary {
@@ -83,7 +84,7 @@ impl Dictionary {
             writes: Writes::default(),
             copies: Copies::default(),
             sweep: None,
-            compared: Id(0),
+            compared: None,
         }
     }
 
@@ -105,6 +106,11 @@ impl Dictionary {
     /// Whether it knows all items of all its places.
     pub fn is_complete(&self) -> bool {
         self.acquisitions.is_empty()
+    }
+
+    /// Takes the node's range for its own as it is: the network is new, and nobody has items of it.
+    pub(crate) fn settle(&mut self, core: &Core) {
+        self.range = core.range();
     }
 
     /// Follows the node's range: what is new is acquired, what is gone is given.
@@ -195,6 +201,35 @@ impl Dictionary {
     /// The node is no member any more.
     pub(crate) fn on_ended(&mut self, cx: &mut Context<'_>) {
         self.fail_operations(cx);
+    }
+
+    /// Adds what the explorer compares.
+    pub(crate) fn digest(&self, core: &Core, digest: &mut Digest) {
+        let Dictionary {
+            places: _,
+            store,
+            range,
+            acquisitions,
+            given,
+            is_closed,
+            operations,
+            writes,
+            copies,
+            sweep,
+            compared,
+        } = self;
+        let me = core.me.id;
+        store.digest(digest);
+        digest.ordered(*range, Digest::span);
+        digest.ordered(acquisitions, |digest, acquisition| acquisition.digest(me, digest));
+        acquire::digest_giver(core, digest);
+        digest.ordered(given, |digest, given| given.digest(digest));
+        digest.plain(is_closed);
+        operations.digest(me, digest);
+        writes.digest(me, digest);
+        copies.digest(me, digest);
+        digest.ordered(sweep, |digest, sweep| sweep.digest(me, digest));
+        digest.ordered(*compared, Digest::id);
     }
 
     fn on_read(&self, core: &mut Core, cx: &mut Context<'_>, route: &Route, key: Id) {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::core::digest::Digest;
 use crate::id::{Id, Ring, Span};
 use crate::message::dictionary::{CHUNK_BYTES_MAX, CHUNK_ITEMS_MAX, Cursor, Item, Version};
 use crate::time::Time;
@@ -134,13 +135,21 @@ impl Store {
         (items, None)
     }
 
-    /// At most `count` items whose key is their place, in `range`, from `from` on where that is in it, and where to begin next.
-    pub(crate) fn own(&self, ring: Ring, range: Span, from: Id, count: usize, now: Time) -> (Vec<Item>, Id) {
-        let first = if range.contains(ring, from) { from } else { range.first };
+    /// At most `count` items whose key is their place, in `range`, from `from` on where that is in it, and where to go on; `None`: the
+    /// beginning.
+    pub(crate) fn own(
+        &self,
+        ring: Ring,
+        range: Span,
+        from: Option<Id>,
+        count: usize,
+        now: Time,
+    ) -> (Vec<Item>, Option<Id>) {
+        let first = from.filter(|from| range.contains(ring, *from)).unwrap_or(range.first);
         let from = Cursor { place: first, key: Id(0) };
         let mut own = self.walk(range, from).filter(|(at, _)| at.place == at.key);
         let items = own.by_ref().take(count).map(|(_, kept)| kept.aged(now)).collect();
-        (items, own.next().map_or(range.first, |(at, _)| at.place))
+        (items, own.next().map(|(at, _)| at.place))
     }
 
     /// The items of `span` from `from` on, which is in it, in the ring's order.
@@ -153,6 +162,18 @@ impl Store {
         let rest = again.map(|last| self.items.range(first_of(Span { first: Id(0), ..span })..=last));
         let all = self.items.range(from..=upto).chain(rest.into_iter().flatten());
         all.map(|(at, kept)| (*at, kept))
+    }
+}
+
+impl Store {
+    pub(super) fn digest(&self, digest: &mut Digest) {
+        let Store { items, bytes: _ } = self;
+        digest.unordered(items, |digest, (at, Kept { item, since })| {
+            digest.id(at.place);
+            digest.item(item);
+            // How old it is matters only of what was removed.
+            digest.ordered(item.value.is_none().then_some(*since + REMOVED_KEPT), Digest::time);
+        });
     }
 }
 
@@ -244,8 +265,8 @@ mod tests {
             from = next;
         }
         assert_eq!(told, keys);
-        let (own, next) = store.own(ring, span, Id(340), 64, Time::ZERO);
-        assert_eq!((own.len(), next), (10, span.first));
+        let (own, next) = store.own(ring, span, Some(Id(340)), 64, Time::ZERO);
+        assert_eq!((own.len(), next), (10, None));
         store.drop_span(ring, span, Some(Span { first: Id(0), last: Id(9) }));
         assert_eq!(store.len(), 11);
     }

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use super::Dictionary;
 use super::copies::{Copy, Purpose};
 use super::store::{Merged, Room};
+use crate::core::digest::Digest;
 use crate::core::{Context, Core};
 use crate::id::Id;
 use crate::message::dictionary::{Item, Origin, Refusal, Talk, Version, Written};
@@ -49,6 +50,24 @@ struct Write {
 }
 
 impl Writes {
+    pub(super) fn digest(&self, me: Id, digest: &mut Digest) {
+        let Writes { pending, answered, order: _ } = self;
+        digest.unordered(pending, |digest, (origin, write)| {
+            let Write { client, item, holders, waiting, gives_up_at } = write;
+            digest.origin(*origin);
+            digest.contact(*client);
+            digest.item(item);
+            digest.unordered(holders, |digest, id| digest.id(*id));
+            digest.ordered(waiting, |digest, token| digest.token(me, *token));
+            digest.time(*gives_up_at);
+        });
+        digest.unordered(answered, |digest, (origin, Written { version, copies })| {
+            digest.origin(*origin);
+            digest.version(*version);
+            digest.plain(copies);
+        });
+    }
+
     fn remember(&mut self, origin: Origin, written: Written) {
         if self.answered.insert(origin, written).is_none() {
             self.order.push_back(origin);

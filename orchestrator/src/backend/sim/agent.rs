@@ -105,7 +105,7 @@ impl VirtualAgent {
             }
             Request::Start { at_us } => {
                 self.start_us = Some(at_us);
-                self.next_sample_us = at_us + self.sample_every_us;
+                self.next_sample_us = self.sample_after(at_us);
             }
             Request::Halt => self.halt(),
             Request::Stop => self.stop(),
@@ -168,10 +168,15 @@ impl VirtualAgent {
         self.kill_overdue(now_us);
         if self.next_sample_us <= now_us {
             self.sample(now_us);
-            let last_us = start_us + schedule.end_us + LAST_SAMPLE_US;
-            let next_us = now_us + self.sample_every_us;
-            self.next_sample_us = if now_us < last_us { next_us.min(last_us) } else { next_us };
+            self.next_sample_us = self.sample_after(now_us);
         }
+    }
+
+    /// When nodes are sampled next: at the latest when the schedule is over.
+    fn sample_after(&self, now_us: u64) -> u64 {
+        let (next_us, start_us) = (now_us + self.sample_every_us, self.start_us.unwrap_or(now_us));
+        let last_us = self.schedule.as_ref().map(|schedule| start_us + schedule.end_us + LAST_SAMPLE_US);
+        last_us.filter(|last_us| now_us < *last_us).map_or(next_us, |last_us| next_us.min(last_us))
     }
 
     fn prepare(&mut self, net: NetConfig, nodes: &[NodeSlot]) {
