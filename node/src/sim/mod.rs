@@ -33,4 +33,4 @@ pub use latency::{LATENCY_US_MAX, Latency, Matrix, MatrixError};
 pub use membership::NodeNumber;
 pub use network::NetworkModel;
 pub use trace::Trace;
-pub use watch::{Duplicated, Sending, Watch};
+pub use watch::{Broadcasting, Duplicated, Sending, Watch};

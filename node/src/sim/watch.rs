@@ -12,7 +12,7 @@ use crate::message::{Body, Contact, Errand, Message, Route};
 pub struct Watch {
     duplicated: BTreeMap<Errand, Duplicated>,
     most_duplicated: Option<(Errand, u64)>,
-    broadcast_messages: u64,
+    broadcasting: Broadcasting,
     sendings: Option<Vec<Sending>>,
 }
 
@@ -23,6 +23,15 @@ pub struct Duplicated {
     pub times: u64,
     /// By whom.
     pub by: BTreeSet<NodeNumber>,
+}
+
+/// How many messages were sent as parts of broadcasts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Broadcasting {
+    /// For the first time.
+    pub originals: u64,
+    /// Again, since no acknowledgement had come in time.
+    pub duplicates: u64,
 }
 
 /// A message that a node sent; it may be lost.
@@ -45,9 +54,9 @@ impl Watch {
         Some((errand, self.duplicated.get(&errand)?))
     }
 
-    /// How many messages were sent as parts of broadcasts.
-    pub fn broadcast_messages(&self) -> u64 {
-        self.broadcast_messages
+    /// The messages that were sent as parts of broadcasts.
+    pub fn broadcasting(&self) -> Broadcasting {
+        self.broadcasting
     }
 
     /// Takes all messages that were sent, if they are kept.
@@ -71,10 +80,12 @@ impl Watch {
     }
 
     fn count(&mut self, from: NodeNumber, route: &Route) {
+        let is_duplicate = route.turns > 0;
         if matches!(route.body, Body::Broadcast { .. }) {
-            self.broadcast_messages += 1;
+            self.broadcasting.originals += u64::from(!is_duplicate);
+            self.broadcasting.duplicates += u64::from(is_duplicate);
         }
-        if route.turns == 0 {
+        if !is_duplicate {
             return;
         }
         let errand = route.errand();

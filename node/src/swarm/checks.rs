@@ -6,11 +6,12 @@ use super::keys;
 use super::run::{Run, SILENCE, Stage, broken, running};
 use super::scenario::{Regime, Service};
 use crate::core::duplicates::duplicates_max;
-use crate::invariant::tables::{fingers_are_ideal, ring_is_ideal};
+use crate::core::stabilise::ROUND_MAX;
+use crate::invariant::tables::{FINGERS_HEAL_WITHIN, fingers_are_ideal, ring_is_ideal};
 use crate::invariant::{self, Asked, Moment, View, Violation};
 use crate::peer::{Peer, Phase};
 use crate::services::dictionary::conservation;
-use crate::sim::Duplicated;
+use crate::sim::{Broadcasting, Duplicated};
 
 pub(super) const SETTLES: &str = "joins and leaves end in time";
 pub(super) const RING_HEALS: &str = "the ring heals in time";
@@ -25,6 +26,9 @@ pub const OPERATIONS_END_WITHIN: Duration = Duration::from_secs(30);
 
 /// How long after that all copies of keys are in their places: they are compared every half minute.
 pub const COPIES_RETURN_WITHIN: Duration = Duration::from_secs(150);
+
+/// How many rounds look-ups of stale fingers may take, and their being tried again.
+const FINGER_ROUNDS_SPARE: u32 = 10;
 
 /// The most events that a second has for each node: more, and a run would not end.
 const EVENTS_PER_NODE_SECOND_MAX: u64 = 10_000;
@@ -110,11 +114,30 @@ impl Run<'_> {
     }
 
     pub(super) fn ring_is_ideal(&self) -> Result<(), Violation> {
-        ring_is_ideal(&self.view()).or_else(|detail| broken(RING_HEALS, detail))
+        let view = self.view();
+        ring_is_ideal(&view).or_else(|detail| broken(RING_HEALS, detail))?;
+        // By ids it is; but a node that is back is another life.
+        let mut stale = view.members().iter().filter_map(|peer| {
+            let mut known = peer.predecessor().into_iter().chain(peer.successors().iter().copied());
+            Some((peer.me().id, known.find(|contact| view.member(*contact).is_none())?))
+        });
+        match stale.next() {
+            Some((node, gone)) => {
+                broken(RING_HEALS, format!("node {node} still knows an earlier life of {}", gone.id))
+            }
+            None => Ok(()),
+        }
     }
 
     pub(super) fn fingers_are_ideal(&self) -> Result<(), Violation> {
         fingers_are_ideal(&self.view()).or_else(|detail| broken(FINGERS_HEAL, detail))
+    }
+
+    /// How long the fingers may take: at rest a node checks one of them a round, whose length is up to a quarter longer than
+    /// [`ROUND_MAX`]; and positions that one node stood for may be found stale one after the other, in two tours of the table.
+    pub(super) fn fingers_heal_within(&self) -> Duration {
+        let known = self.view().members().iter().map(|peer| peer.fingers_known()).max().unwrap_or_default();
+        FINGERS_HEAL_WITHIN.max(ROUND_MAX * 5 / 4 * (2 * known as u32 + FINGER_ROUNDS_SPARE))
     }
 
     pub(super) fn all_ended(&self) -> Result<(), Violation> {
@@ -161,14 +184,17 @@ impl Run<'_> {
         if !self.scenario.services.contains(&Service::Broadcasts) {
             return Ok(());
         }
-        let sent = |run: &mut Run<'_>| run.simulator.watched().map_or(0, |watch| watch.broadcast_messages());
-        let before = sent(self);
+        if let Some(watch) = self.simulator.watched() {
+            watch.clear();
+        }
         self.broadcast();
         self.run_for(SILENCE)?;
-        let (sent, nodes) = (sent(self) - before, self.alive.len() as u64);
-        match sent == nodes - 1 {
+        let sent = self.simulator.watched().map(|watch| watch.broadcasting()).unwrap_or_default();
+        let (Broadcasting { originals, duplicates }, enough) = (sent, self.alive.len() as u64 - 1);
+        // Where latencies have a long tail, an acknowledgement may be late without any fault.
+        match originals == enough || (duplicates > 0 && originals < enough) {
             true => Ok(()),
-            false => broken(BROADCAST_COST, format!("{sent} messages for {nodes} nodes")),
+            false => broken(BROADCAST_COST, format!("{sent:?} for {} nodes", self.alive.len())),
         }
     }
 }

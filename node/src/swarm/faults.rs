@@ -11,7 +11,6 @@ use super::run::{Ending, Run, ids, running};
 use super::scenario::{Fault, Regime, Service};
 use super::separation::Separation;
 use crate::id::Id;
-use crate::invariant::tables::ring_is_ideal;
 use crate::message::Contact;
 use crate::peer::Phase;
 use crate::sim::NodeNumber;
@@ -51,7 +50,7 @@ impl Run<'_> {
     /// If the network is whole again, as many nodes may fail as ever.
     pub(super) fn count_established(&mut self) {
         let members = self.members().len();
-        if self.is_apart() || members < self.alive.len() || ring_is_ideal(&self.view()).is_err() {
+        if self.is_apart() || members < self.alive.len() || self.ring_is_ideal().is_err() {
             return;
         }
         (self.established, self.failures) = (members, 0);

@@ -90,7 +90,7 @@ impl Keys {
         let floor = history.floor(now_us);
         if floor.is_none() {
             // Versions may begin anew where nothing is remembered.
-            history.versions.clear();
+            (history.last, history.versions) = (None, BTreeMap::new());
         }
         self.open.insert(operation, Open { by, key, wish, floor });
         match wish {

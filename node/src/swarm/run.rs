@@ -10,7 +10,7 @@ use super::scenario::{Draws, Regime, Scenario, Start};
 use super::separation::Separation;
 use super::tell::Telling;
 use crate::id::Id;
-use crate::invariant::tables::{FINGERS_HEAL_WITHIN, RING_HEALS_WITHIN};
+use crate::invariant::tables::RING_HEALS_WITHIN;
 use crate::invariant::{Journal, Moment, Violation};
 use crate::message::Contact;
 use crate::peer::{Event, JoinError, Output, Peer};
@@ -204,7 +204,7 @@ impl<'a> Run<'a> {
         let begin_us = self.simulator.now_us();
         self.run_until(RING_HEALS_WITHIN, |run| run.has_settled().and(run.ring_is_ideal()))?;
         let ring_us = self.simulator.now_us();
-        self.run_until(FINGERS_HEAL_WITHIN, Run::fingers_are_ideal)?;
+        self.run_until(self.fingers_heal_within(), Run::fingers_are_ideal)?;
         let fingers_us = self.simulator.now_us();
         self.run_until(OPERATIONS_END_WITHIN, Run::all_ended)?;
         self.run_for(SILENCE)?;
