@@ -267,8 +267,15 @@ struct Incoming {
 }
 
 impl Incoming {
-    /// Keeps a message until it is its turn; without room it is dropped, and will come again.
+    /// Keeps a message until it is its turn; without room it is dropped, and will come again. Those between it and the one that it
+    /// must follow were given up by their source, which waits for none of them: they are forgotten, else they would hold
+    /// up all that follows (seed 57 of the swarm).
     fn keep(&mut self, sequence: u64, after: u64, payload: Bytes) {
+        self.early.retain(|early, (_, payload)| {
+            let is_wanted = *early <= after || *early >= sequence;
+            self.early_bytes -= if is_wanted { 0 } else { payload.len() };
+            is_wanted
+        });
         if let Some((known, _)) = self.early.get_mut(&sequence) {
             // Its source waits for fewer messages by now.
             *known = after.min(*known);
@@ -289,5 +296,22 @@ impl Incoming {
         self.early_bytes -= payload.len();
         self.delivered = sequence;
         Some((sequence, payload))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_its_source_has_given_up_does_not_hold_up_what_follows() {
+        let mut incoming = Incoming::default();
+        incoming.keep(11, 10, Bytes::from_static(b"early"));
+        incoming.keep(14, 11, Bytes::from_static(b"follows it"));
+        assert_eq!(incoming.next(), None, "the tenth is missing");
+        incoming.keep(13, 0, Bytes::from_static(b"nothing before it is waited for"));
+        assert_eq!(incoming.next().map(|(sequence, _)| sequence), Some(13));
+        assert_eq!(incoming.next().map(|(sequence, _)| sequence), Some(14));
+        assert_eq!((incoming.next(), incoming.early.len(), incoming.early_bytes), (None, 0, 0));
     }
 }
