@@ -6,6 +6,9 @@
 CARGO ?= cargo
 NODES ?= 64
 
+# The tests of nodes over sockets, which pass on smol too.
+SOCKET_TESTS = $(addprefix --test ,ring_over_sockets shaped_links network_key dictionary_over_sockets without_tokio)
+
 .PHONY: help quickstart build test lint deny unit bench bench-sim bench-key explore clean testbed testbed-down testbed-check testbed-compare slurm-check trials node-static
 
 help:
@@ -30,8 +33,8 @@ setup-test:
 ## make lint                   rustfmt's check, clippy with warnings denied, documentation without warnings
 lint:
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
+	$(CARGO) clippy --workspace --all-targets --all-features --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --all-features --locked
 
 ## make deny                   licences, bans and sources of the dependencies; advisories where a database is reachable
 deny:
@@ -44,6 +47,7 @@ deny:
 unit:
 	$(CARGO) build --workspace --bins --locked
 	$(CARGO) test --workspace --locked
+	$(CARGO) test --locked -p p2ps --features smol $(SOCKET_TESTS)
 	$(CARGO) test --locked -p p2ps --features planted --test planted_bugs
 
 ## make bench                  footprint of an idle node, look-ups per second, start of many nodes; prints figures

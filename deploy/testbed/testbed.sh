@@ -60,6 +60,7 @@ stop() { say "$2"; exit "$1"; }     # exit code, reason
 # ---- up
 
 declare -A KIND=()   # host number -> what is bad about it
+GROUP=""             # the control group of the hosts' processes, where there is one
 
 up() {
     check_settings
@@ -71,6 +72,7 @@ up() {
     trap 'exit 143' TERM
     make_keys
     make_links
+    make_group
     start_hosts
     await_hosts
     write_inventory
@@ -200,6 +202,21 @@ make_links() {
     rm "$STATE/links"
 }
 
+# One control group for the processes of all hosts. Without it the kernel may share the processors out by session (autogroup), that is
+# by host and not by niceness: an agent with something to do at once would wait for the busy nodes of all other hosts, whom real hosts
+# do not share their processors with. Nothing else needs it: where there can be none, there is none.
+make_group() {
+    local cpu
+    for cpu in /sys/fs/cgroup /sys/fs/cgroup/cpu /sys/fs/cgroup/cpu,cpuacct; do
+        # Version 2 with the cpu controller on for groups, or version 1.
+        if grep -qsw cpu "$cpu/cgroup.subtree_control" || [ -e "$cpu/cpu.shares" ]; then
+            journal "group $cpu/$(name_of -1)"
+            if mkdir "$cpu/$(name_of -1)" 2>/dev/null; then GROUP=$cpu/$(name_of -1); fi
+            return
+        fi
+    done
+}
+
 start_hosts() {
     local i name kind
     for ((i = 0; i < HOSTS; i++)); do
@@ -236,6 +253,7 @@ start_process() {
     shift 2
     (
         trap - EXIT INT TERM
+        if [ -n "$GROUP" ]; then echo "$BASHPID" >"$GROUP/cgroup.procs"; fi
         become "$name" setsid "$@" </dev/null >"$log" 2>&1
     ) &
     disown
@@ -415,11 +433,21 @@ down() {
         case "$kind" in
             link) [ ! -e "/sys/class/net/$name" ] || stop 3 "the link $name could not be removed" ;;
             namespace) [ ! -e "/run/netns/$name" ] || stop 3 "the namespace $name could not be removed" ;;
+            group) remove_group "$name" ;;
         esac
     done < <(cut -d' ' -f1,2 "$STATE/journal")
     # By name: whoever uses the testbed may have put files beside ours. The journal goes last.
     (cd "$STATE" && rm -rf hosts links id_ed25519 id_ed25519.pub known_hosts etc-hosts hosts.list hosts.yaml hosts.txt ssh_config && rm journal)
     rmdir "$STATE" 2>/dev/null || say "$STATE is kept: it has files that are not ours"
+}
+
+# A control group can be removed when the last of its processes has been reaped, a moment after its end.
+remove_group() {
+    local deadline=$((SECONDS + GONE_SECONDS_MAX))
+    while [ -e "$1" ] && ! rmdir "$1" 2>/dev/null; do
+        ((SECONDS < deadline)) || stop 3 "the control group $1 could not be removed"
+        sleep 0.02
+    done
 }
 
 # Ends the recorded processes, whose end is the end of all in their hosts; then whatever else lives in our network namespaces: one

@@ -125,13 +125,6 @@ fn scenarios() -> Vec<Scenario> {
             victims: vec![1, 2],
             ..scenario("a look-up and a broadcast while one leaves", 6, &[0, 2, 4], 2)
         },
-        Scenario {
-            joiners: vec![(1, 0)],
-            bounds: Bounds { leaves: 1, ..none },
-            questions: vec![Question::Write { by: 0, key: 1 }, Question::Read { by: 1, key: 1 }],
-            victims: vec![0],
-            ..scenario("a key while one joins and one leaves", 4, &[0, 2], 2)
-        },
     ]
 }
 

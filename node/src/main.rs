@@ -188,8 +188,8 @@ async fn by_hand(
         id: options.id,
         listen: options.listen,
         advertise: options.advertise,
-        seed: None,
         network_key,
+        ..NodeConfig::default()
     };
     let mut signals = Signals::new()?;
     let enter = async {

@@ -2,28 +2,21 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::future::Future;
-use std::time::Duration;
+mod sockets;
 
 use p2ps::access_point::AccessPoint;
 use p2ps::config::NetConfig;
 use p2ps::id::Id;
 use p2ps::message::dictionary::VALUE_BYTES_MAX;
 use p2ps::node::{DictionaryError, Events, Messages, Node, NodeConfig, NodeError};
-
-const PATIENCE: Duration = Duration::from_secs(60);
+use sockets::{config, run};
 
 /// Keys all around the ring of 2^32 ids.
 const KEYS: u64 = 60;
 
-fn run<T>(work: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async { tokio::time::timeout(PATIENCE, work).await.expect("the test hangs") })
-}
-
 /// Nodes stand evenly, so that three copies are three nodes'.
 fn at(place: u64) -> NodeConfig {
-    NodeConfig { id: Some(Id(place << 28)), ..NodeConfig::default() }
+    NodeConfig { id: Some(Id(place << 28)), ..config() }
 }
 
 async fn join(place: u64, by: &[AccessPoint]) -> (Node, Messages, Events) {

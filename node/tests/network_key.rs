@@ -14,7 +14,7 @@ use p2ps::com::handshake::{HandshakeError, KeyMismatch};
 use p2ps::com::key::NetworkKey;
 use p2ps::id::Id;
 use p2ps::node::{Events, Messages, Node, NodeConfig, NodeError, NodeEvent};
-use sockets::{net, run, until};
+use sockets::{config, net, run, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -26,7 +26,7 @@ const IDS: [u64; 6] = [1, 40_000, 16, 60_000, 900, 28_000];
 type Member = (Node, Messages, Events);
 
 fn at(id: u64, key: Option<&NetworkKey>) -> NodeConfig {
-    NodeConfig { id: Some(Id(id)), network_key: key.cloned(), ..NodeConfig::default() }
+    NodeConfig { id: Some(Id(id)), network_key: key.cloned(), ..config() }
 }
 
 async fn refusal(events: &mut Events) -> HandshakeError {

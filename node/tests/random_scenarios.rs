@@ -54,6 +54,13 @@ fn the_invariants_hold_in_every_scenario() {
 }
 
 #[test]
+fn messages_do_not_breed_where_every_acknowledgement_is_lost() {
+    let most = (0..10).map(|seed| checker::lost_acks::check_lost_acks(seed, |_| ()).unwrap()).max().unwrap();
+    println!("at most {most} duplicates of an errand");
+    assert!(most > 0);
+}
+
+#[test]
 fn the_dictionary_keeps_its_word_in_every_scenario() {
     let mut failures = Vec::new();
     let mut operations = 0;

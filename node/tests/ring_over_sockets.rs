@@ -9,7 +9,7 @@ use p2ps::config::{Geometry, NetConfig};
 use p2ps::id::{Id, Ring};
 use p2ps::node::{ConfigProblem, Events, Node, NodeConfig, NodeError, NodeEvent};
 use p2ps::peer::JoinError;
-use sockets::{Members, PATIENCE, at, net, run};
+use sockets::{Members, PATIENCE, at, config, net, run};
 
 async fn look_ups_are_right_from_everywhere(members: &Members) {
     for node in members.nodes() {
@@ -185,11 +185,10 @@ fn an_id_in_use_is_refused_and_the_ring_is_not_disturbed() {
 fn where_the_system_chooses_the_id_another_is_drawn_for_one_in_use() {
     run(async {
         let tiny = NetConfig::new(Ring::new(8).unwrap(), Geometry::Chord, 2).unwrap();
-        let (first, ..) = Node::create_net(tiny, NodeConfig::default()).await.unwrap();
+        let (first, ..) = Node::create_net(tiny, config()).await.unwrap();
         let mut nodes = vec![first];
         while nodes.len() < 4 {
-            let (node, ..) =
-                Node::join_net(&[nodes[0].access_point()], NodeConfig::default(), None).await.unwrap();
+            let (node, ..) = Node::join_net(&[nodes[0].access_point()], config(), None).await.unwrap();
             assert_eq!(node.net(), tiny, "the settings are learnt from the network");
             assert!(nodes.iter().all(|other| other.id() != node.id()));
             nodes.push(node);

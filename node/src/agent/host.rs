@@ -1,10 +1,14 @@
 //! What an agent knows of its host.
 
+use std::io;
 use std::path::Path;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::protocol::HostFacts;
+
+/// The open files of an agent that has no nodes, at most.
+const OPEN_FILES_OF_AGENT: usize = 64;
 
 /// Lets this process, and the nodes it starts, have as many open files and processes as the system allows.
 pub(super) fn raise_limits() {
@@ -26,6 +30,15 @@ pub(super) fn have_open_files(wanted: u64) -> u64 {
         setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: Some(wanted) }).ok();
     }
     allowed()
+}
+
+/// Makes the kernel's table of this process's open files large enough for `files` of them, and for those that are open.
+///
+/// It would grow with the number of open files, and each time let all wait that share it: an agent was seen to act 15 ms late.
+pub(super) fn make_room_for_open_files(files: usize) {
+    let last = i32::try_from(files + OPEN_FILES_OF_AGENT).unwrap_or(i32::MAX);
+    // The table is as large as its highest number needs, and never shrinks. Where that is not allowed, it grows as ever.
+    rustix::io::fcntl_dupfd_cloexec(io::stdin(), last).ok();
 }
 
 /// The system allows too few open files.

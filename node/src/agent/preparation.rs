@@ -12,6 +12,9 @@ use super::ports;
 use super::protocol::{Isolation, NODES_MAX, NodeSlot, Preparation};
 use super::roster::{Common, Roster};
 
+/// The open files of an agent for each node that is a process: the ends of its standard streams.
+const PIPES_PER_PROCESS: usize = 3;
+
 /// The open files that a node in a task may take, in the mean over the nodes of a worker: its listener, and its ends of links.
 /// Among 5,000 nodes it was fifty; the spare links that look-ups leave make it more. A node that finds no more closes spare
 /// links.
@@ -47,7 +50,10 @@ pub(super) fn prepare(preparation: Preparation, events: mpsc::Sender<NodeEvent>)
         return Err(format!("{listen} is no address at which nodes can be reached"));
     }
     let housing = match isolation {
-        Isolation::Process => Housing::Processes(executable()),
+        Isolation::Process => {
+            host::make_room_for_open_files(nodes.len() * PIPES_PER_PROCESS);
+            Housing::Processes(executable())
+        }
         Isolation::Task => {
             let workers = workers(nodes.len(), metrics).map_err(|error| error.to_string())?;
             Housing::Tasks(Crew::new(executable(), workers))

@@ -12,8 +12,7 @@
 mod error;
 
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::channel::{
     self, Channel, ChannelError, Dialling, Opener, Opening, RECORD_PREFIX_BYTES, TAG_BYTES,
@@ -28,6 +27,11 @@ use crate::wire::PREFIX_BYTES;
 pub use error::{HandshakeError, KeyMismatch};
 
 const MAGIC: [u8; 4] = *b"P2PS";
+
+/// What a handshake goes over: a connection, which is read and written.
+pub trait Duplex: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Duplex for T {}
 const FIXED_BYTES: usize = MAGIC.len() + 2;
 
 /// The largest record of a handshake, without its prefix, in bytes.
@@ -88,7 +92,7 @@ enum Reply {
 /// # Errors
 /// Any [`HandshakeError`].
 pub async fn offer(
-    stream: &mut TcpStream,
+    stream: &mut impl Duplex,
     key: Option<&NetworkKey>,
     hello: &Hello,
     frames: &[u8],
@@ -142,7 +146,7 @@ pub async fn offer(
 /// # Errors
 /// Any [`HandshakeError`]; the other end has then been told, as far as it speaks the protocol at all.
 pub async fn answer<Reached: Future<Output = ()>>(
-    stream: &mut TcpStream,
+    stream: &mut impl Duplex,
     key: Option<&NetworkKey>,
     ours: Welcome,
     reach: impl FnOnce(Contact) -> Reached,
@@ -191,7 +195,7 @@ pub async fn answer<Reached: Future<Output = ()>>(
 }
 
 /// Opens a channel from the dialling side.
-async fn open(stream: &mut TcpStream, key: &NetworkKey) -> Result<Channel, HandshakeError> {
+async fn open(stream: &mut impl Duplex, key: &NetworkKey) -> Result<Channel, HandshakeError> {
     let (dialling, opening) = Dialling::begin(key, &prologue())?;
     say(stream, None, &Hello::Open(opening), &[]).await?;
     match hear::<Reply>(stream, None).await? {
@@ -204,7 +208,7 @@ async fn open(stream: &mut TcpStream, key: &NetworkKey) -> Result<Channel, Hands
 
 /// Hears what a dialling node wants, through a channel where there is a key.
 async fn listen(
-    stream: &mut TcpStream,
+    stream: &mut impl Duplex,
     key: Option<&NetworkKey>,
 ) -> Result<(Hello, Option<Channel>), HandshakeError> {
     let mut space = [0; HANDSHAKE_BYTES_MAX];
@@ -247,7 +251,7 @@ fn identity(contact: &Contact) -> (Id, u64) {
 
 /// Says no, and reads what was sent in the meantime: closing a socket over unread bytes would take the refusal back.
 async fn refuse(
-    stream: &mut TcpStream,
+    stream: &mut impl Duplex,
     channel: Option<&mut Channel>,
     reply: &Reply,
 ) -> Result<(), HandshakeError> {
@@ -259,7 +263,7 @@ async fn refuse(
 
 /// Says a value, and frames that follow it at once. In a channel, the value is a record of its own.
 async fn say<T: Serialize>(
-    stream: &mut TcpStream,
+    stream: &mut impl Duplex,
     channel: Option<&mut Channel>,
     value: &T,
     frames: &[u8],
@@ -278,7 +282,7 @@ async fn say<T: Serialize>(
 
 /// Hears a value, and not a byte beyond it.
 async fn hear<T: for<'a> Deserialize<'a>>(
-    stream: &mut TcpStream,
+    stream: &mut impl Duplex,
     channel: Option<&mut Channel>,
 ) -> Result<T, HandshakeError> {
     let Some(Channel { opener, .. }) = channel else {
@@ -296,7 +300,7 @@ async fn hear<T: for<'a> Deserialize<'a>>(
 
 /// The body of the next frame.
 async fn hear_body<'a>(
-    stream: &mut TcpStream,
+    stream: &mut impl Duplex,
     space: &'a mut [u8; HANDSHAKE_BYTES_MAX],
 ) -> Result<&'a [u8], HandshakeError> {
     let mut prefix = [0; PREFIX_BYTES];
@@ -311,7 +315,7 @@ async fn hear_body<'a>(
 }
 
 /// What the next record says.
-async fn hear_record(stream: &mut TcpStream, opener: &mut Opener) -> Result<Vec<u8>, HandshakeError> {
+async fn hear_record(stream: &mut impl Duplex, opener: &mut Opener) -> Result<Vec<u8>, HandshakeError> {
     let mut prefix = [0; RECORD_PREFIX_BYTES];
     stream.read_exact(&mut prefix).await?;
     let sealed_bytes = usize::from(u16::from_le_bytes(prefix));

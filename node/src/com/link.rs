@@ -1,19 +1,17 @@
 //! One connection to another node: what waits to be written on it, and its socket's settings.
 
 use std::io;
-use std::pin::Pin;
+use std::os::fd::AsFd;
 use std::task::{Context, Poll, Waker};
 
 use rustix::net::sockopt;
-use tokio::io::AsyncWrite;
-use tokio::net::TcpStream;
-use tokio::net::tcp::OwnedWriteHalf;
 
 use super::channel::Sealer;
 use super::limits::{
     KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES, LINK_BACKLOG_BYTES_MAX, UNACKNOWLEDGED_TIMEOUT,
 };
 use super::outgoing::Outgoing;
+use super::runtime::Writer;
 use crate::message::{Contact, Message};
 use crate::wire::{self, FAREWELL, WireError};
 
@@ -21,8 +19,8 @@ use crate::wire::{self, FAREWELL, WireError};
 ///
 /// # Errors
 /// What the system says; the connection is of no use then.
-pub fn configure(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
+pub fn configure(stream: &impl AsFd) -> io::Result<()> {
+    sockopt::set_tcp_nodelay(stream, true)?;
     sockopt::set_socket_keepalive(stream, true)?;
     sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)?;
     sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL)?;
@@ -43,7 +41,7 @@ pub struct Link {
     pub used: u64,
     /// Wakes the task that reads the link, and writes it where the socket was full.
     pub waker: Option<Waker>,
-    writer: Option<OwnedWriteHalf>,
+    writer: Option<Writer>,
     outgoing: Outgoing,
     stage: Stage,
     blocked: bool,
@@ -62,7 +60,7 @@ impl Link {
     pub fn new(
         contact: Contact,
         outbound: bool,
-        writer: OwnedWriteHalf,
+        writer: Writer,
         buffer: Vec<u8>,
         sealer: Option<Sealer>,
     ) -> Link {
@@ -148,7 +146,7 @@ impl Link {
             let Some(writer) = &mut self.writer else { return self.settle() };
             let written = match self.outgoing.next() {
                 Ok([]) => return self.settle(),
-                Ok(bytes) => Pin::new(writer).poll_write(context, bytes),
+                Ok(bytes) => writer.poll_write(context, bytes),
                 Err(_) => return self.give_up(),
             };
             match written {

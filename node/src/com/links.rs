@@ -259,6 +259,7 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
+    use crate::com::runtime::Stream;
     use crate::id::Id;
 
     fn contact(id: u64) -> Contact {
@@ -273,7 +274,8 @@ mod tests {
         for (turn, id) in ids.enumerate() {
             let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             others.push(listener.accept().await.unwrap().0);
-            let mut link = Link::new(contact(id), id % 2 == 0, stream.into_split().1, Vec::new(), None);
+            let mut link =
+                Link::new(contact(id), id % 2 == 0, Stream::Tokio(stream).into_split().1, Vec::new(), None);
             link.used = turn as u64;
             keys.push(links.insert(link));
         }

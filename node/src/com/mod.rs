@@ -6,6 +6,7 @@
 //! [`links`] holds all links of a node and bounds them by [`limits`]; for experiments, [`shaping`] makes faults on them. Where
 //! the network has a [`key`], each link is a sealed [`channel`].
 
+pub mod runtime;
 pub mod limits;
 pub mod key;
 pub mod channel;

@@ -13,7 +13,7 @@ use crate::config::NetConfig;
 use crate::driver::clock;
 use crate::id::Id;
 use crate::metrics::endpoint::Endpoint;
-use crate::node::{Event, Events, IdleNode, LookupEnd, Node, NodeConfig, NodeError, NodeEvent};
+use crate::node::{Event, Events, IdleNode, LookupEnd, Node, NodeConfig, NodeError, NodeEvent, Runtime};
 use crate::time::Time;
 
 /// How long a node that ends waits for its last reports to be read.
@@ -108,6 +108,7 @@ async fn obey<R: Reports>(lines: &mut impl Orders, reports: &mut R, make: MakeNo
         advertise: None,
         seed: Some(setup.seed),
         network_key: setup.network_key,
+        runtime: Runtime::Tokio,
     };
     let idle = make(setup.net, &config)?;
     let node = idle.node().clone();

@@ -5,10 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::AbortHandle;
-use tokio::time::{sleep, timeout};
-
+use super::spawner::Task;
 use super::state::{NodeEvent, State};
 use super::task::Connection;
 use super::{Shared, task};
@@ -17,6 +14,7 @@ use crate::com::handshake::{HandshakeError, Hello, Welcome, answer, offer};
 use crate::com::key::NetworkKey;
 use crate::com::limits::{DIAL_QUEUE_BYTES_MAX, DIAL_TIMEOUT, DIALS_MAX, HANDSHAKE_TIMEOUT, HANDSHAKES_MAX};
 use crate::com::link::configure;
+use crate::com::runtime::{Listener, Runtime, Stream};
 use crate::config::NetConfig;
 use crate::message::{Contact, Message};
 use crate::peer::Input;
@@ -49,7 +47,7 @@ pub(super) struct Dials {
     under_way: HashMap<Target, Dial>,
     wanted: Vec<Target>,
     queued_bytes: usize,
-    handshakes: VecDeque<(u64, AbortHandle)>,
+    handshakes: VecDeque<(u64, Task)>,
     handshakes_begun: u64,
 }
 
@@ -57,7 +55,7 @@ pub(super) struct Dials {
 struct Dial {
     /// Frames that are sent as soon as the other end listens.
     queue: Vec<u8>,
-    task: Option<AbortHandle>,
+    task: Option<Task>,
 }
 
 impl Dials {
@@ -151,9 +149,10 @@ pub(super) fn start(shared: &Arc<Shared>, state: &mut State) {
 pub(crate) async fn settings_at(
     access_point: AccessPoint,
     key: Option<&NetworkKey>,
+    runtime: Runtime,
 ) -> Result<(NetConfig, SocketAddr), HandshakeError> {
-    within(DIAL_TIMEOUT, async {
-        let mut stream = TcpStream::connect(SocketAddr::from(access_point)).await?;
+    within(runtime, DIAL_TIMEOUT, async {
+        let mut stream = runtime.connect(SocketAddr::from(access_point)).await?;
         let local = stream.local_addr()?;
         let (welcome, _) = offer(&mut stream, key, &Hello::Settings, &[]).await?;
         Ok((welcome.net, local))
@@ -162,7 +161,7 @@ pub(crate) async fn settings_at(
 }
 
 async fn dial_to(shared: Arc<Shared>, target: Target) {
-    let dialled = within(DIAL_TIMEOUT, shake_hands(&shared, target)).await;
+    let dialled = within(shared.runtime(), DIAL_TIMEOUT, shake_hands(&shared, target)).await;
     shared.turn(|state, now| {
         let queue = state.dials.take_queue(target);
         state.dials.under_way.remove(&target);
@@ -195,7 +194,7 @@ async fn shake_hands(shared: &Shared, target: Target) -> Result<(Connection, Con
     if let Target::Node(contact) = target {
         shared.reach(contact).await;
     }
-    let mut stream = TcpStream::connect(SocketAddr::from(target.access_point())).await?;
+    let mut stream = shared.runtime().connect(SocketAddr::from(target.access_point())).await?;
     configure(&stream)?;
     let (hello, frames) = {
         let mut state = shared.lock();
@@ -219,20 +218,20 @@ async fn shake_hands(shared: &Shared, target: Target) -> Result<(Connection, Con
 }
 
 /// Accepts connections for as long as the node lives.
-pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
+pub(super) async fn accept(shared: Arc<Shared>, listener: Listener) {
     loop {
         match listener.accept().await {
             Ok((stream, address)) => begin_handshake(&shared, stream, address),
             Err(_) => {
                 shared.turn(|state, now| state.close_surplus(now, true));
-                sleep(ACCEPT_PAUSE).await;
+                pause(shared.runtime(), ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
 /// Only so many handshakes may be under way. The oldest gives way: an honest one takes milliseconds.
-fn begin_handshake(shared: &Arc<Shared>, stream: TcpStream, address: SocketAddr) {
+fn begin_handshake(shared: &Arc<Shared>, stream: Stream, address: SocketAddr) {
     let mut state = shared.lock();
     if state.is_stopped() {
         return;
@@ -249,12 +248,12 @@ fn begin_handshake(shared: &Arc<Shared>, stream: TcpStream, address: SocketAddr)
     dials.handshakes.push_back((number, handshake));
 }
 
-async fn take_in(shared: Arc<Shared>, mut stream: TcpStream, address: SocketAddr, number: u64) {
+async fn take_in(shared: Arc<Shared>, mut stream: Stream, address: SocketAddr, number: u64) {
     let ours = {
         let state = shared.lock();
         Welcome { net: state.peer.net(), contact: state.peer.me() }
     };
-    let answered = within(HANDSHAKE_TIMEOUT, async {
+    let answered = within(shared.runtime(), HANDSHAKE_TIMEOUT, async {
         configure(&stream)?;
         let admit = |contact: &Contact| shared.turn(|state, now| state.make_room(now, contact));
         answer(&mut stream, shared.key.as_ref(), ours, |contact| shared.reach(contact), admit).await
@@ -272,9 +271,15 @@ async fn take_in(shared: Arc<Shared>, mut stream: TcpStream, address: SocketAddr
     });
 }
 
+async fn pause(runtime: Runtime, duration: Duration) {
+    let mut sleep = runtime.sleep(duration);
+    std::future::poll_fn(|context| sleep.poll(context)).await;
+}
+
 async fn within<T>(
+    runtime: Runtime,
     limit: Duration,
     work: impl Future<Output = Result<T, HandshakeError>>,
 ) -> Result<T, HandshakeError> {
-    timeout(limit, work).await.unwrap_or(Err(HandshakeError::TimedOut))
+    runtime.timeout(limit, work).await.unwrap_or(Err(HandshakeError::TimedOut))
 }

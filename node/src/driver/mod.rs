@@ -1,6 +1,6 @@
 //! Drivers: clock, sockets and timers for a [`Peer`].
 //!
-//! This one runs on tokio, on one thread or on many. All of a node's state stands behind one lock. A *turn* is what is done
+//! This one runs on tokio, on one thread or on many, or on smol: [`com::runtime`](crate::com::runtime) is all that differs. All of a node's state stands behind one lock. A *turn* is what is done
 //! under it at once: a link's task has read a batch of frames, or the application calls. What the peer wants sent in a turn
 //! is gathered in the links' buffers; the node's driver task runs last, after all tasks that were ready with it, lets the peer
 //! do what has come due, and writes each link once. So a deadline that is not in the future is served at the end of the
@@ -17,7 +17,6 @@ mod task;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 pub(crate) use dial::settings_at;
@@ -28,6 +27,7 @@ pub use state::{LookupEnd, NodeEvent};
 
 use crate::com::key::NetworkKey;
 use crate::com::limits::{EVENTS_WAITING_MAX, MESSAGES_WAITING_BYTES_MAX, MESSAGES_WAITING_MAX};
+use crate::com::runtime::Runtime;
 use crate::com::shaping::{ShapeRules, Shaper};
 use crate::config::NetConfig;
 use crate::id::Id;
@@ -56,11 +56,11 @@ pub(crate) struct Started {
     pub(crate) events: Receiver<NodeEvent>,
 }
 
-/// Starts a node that accepts links and is in no network yet, its tasks by `spawner`. Must be called on a tokio runtime with
-/// I/O and time.
+/// Starts a node that accepts links and is in no network yet, its tasks by `spawner`. Where that is tokio's, it must be
+/// called there.
 ///
 /// # Errors
-/// A listener that tokio cannot take.
+/// A listener that the runtime cannot take.
 pub(crate) fn start(
     net: NetConfig,
     me: Contact,
@@ -69,8 +69,7 @@ pub(crate) fn start(
     spawner: Spawner,
     key: Option<NetworkKey>,
 ) -> io::Result<Started> {
-    listener.set_nonblocking(true)?;
-    let listener = TcpListener::from_std(listener)?;
+    let listener = spawner.runtime().listen(listener)?;
     let (messages_in, messages) =
         mailbox(MESSAGES_WAITING_MAX, MESSAGES_WAITING_BYTES_MAX, Overflow::DropNewest);
     let (events_in, events) = mailbox(EVENTS_WAITING_MAX, usize::MAX, Overflow::DropOldest);
@@ -83,6 +82,10 @@ pub(crate) fn start(
 }
 
 impl Shared {
+    pub(crate) fn runtime(&self) -> Runtime {
+        self.spawner.runtime()
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state
             .lock()

@@ -5,10 +5,10 @@ use std::task::Waker;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::AbortHandle;
 
 use super::dial::Dials;
 use super::mailbox::Sender;
+use super::spawner::Task;
 use crate::access_point::AccessPoint;
 use crate::com::channel::ChannelError;
 use crate::com::handshake::HandshakeError;
@@ -123,7 +123,7 @@ impl From<WireError> for LinkEnd {
 pub(crate) struct State {
     pub(crate) peer: Peer,
     pub(crate) turn: u64,
-    pub(crate) acceptor: Option<AbortHandle>,
+    pub(crate) acceptor: Option<Task>,
     entering: Option<Entering>,
     pub(super) links: Links,
     pub(super) dials: Dials,

@@ -6,12 +6,9 @@ use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncRead, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::net::tcp::OwnedReadHalf;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::io::ReadBuf;
 
 use super::state::{LinkEnd, State};
 use super::{Shared, clock, dial};
@@ -19,13 +16,14 @@ use crate::com::channel::{Channel, Opener};
 use crate::com::limits::{READ_BYTES, READS_PER_TURN};
 use crate::com::link::Link;
 use crate::com::links::LinkKey;
+use crate::com::runtime::{Reader, Sleep, Stream};
 use crate::message::Contact;
 use crate::time::Time;
 use crate::wire::FrameReader;
 
 /// A connection whose handshake has succeeded, and the channel through it where the network has a key.
 pub(super) struct Connection {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     pub(super) channel: Option<Channel>,
 }
 
@@ -54,7 +52,7 @@ struct LinkTask {
     shared: Arc<Shared>,
     key: LinkKey,
     contact: Contact,
-    reader: OwnedReadHalf,
+    reader: Reader,
     /// Opens what is read, where the link is sealed.
     opener: Option<Box<Opener>>,
     frames: FrameReader,
@@ -90,7 +88,7 @@ impl LinkTask {
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Result<(), LinkEnd>> {
         let mut space = [MaybeUninit::<u8>::uninit(); READ_BYTES];
         let mut buffer = ReadBuf::uninit(&mut space);
-        match Pin::new(&mut self.reader).poll_read(context, &mut buffer) {
+        match self.reader.poll_read(context, &mut buffer) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(())) if !buffer.filled().is_empty() => Poll::Ready(self.take_in(buffer.filled())),
             Poll::Ready(_) => Poll::Ready(Err(LinkEnd::Broken)),
@@ -147,13 +145,14 @@ impl Drop for LinkTask {
 /// deadline, the peer's or that of a delayed message.
 pub(super) struct DriverTask {
     shared: Arc<Shared>,
-    sleep: Pin<Box<Sleep>>,
+    sleep: Sleep,
     armed: Option<Time>,
 }
 
 impl DriverTask {
     pub(super) fn new(shared: Arc<Shared>) -> DriverTask {
-        DriverTask { shared, sleep: Box::pin(sleep(Duration::ZERO)), armed: None }
+        let sleep = shared.runtime().sleep(Duration::ZERO);
+        DriverTask { shared, sleep, armed: None }
     }
 
     /// The end of one turn. `None`: the node has stopped.
@@ -182,7 +181,7 @@ impl DriverTask {
         }
         self.armed = deadline;
         let Some(deadline) = deadline else { return false };
-        self.sleep.as_mut().reset(Instant::now() + deadline.since(now));
+        self.sleep.reset(Instant::now() + deadline.since(now));
         false
     }
 }
@@ -202,7 +201,7 @@ impl Future for DriverTask {
             return Poll::Ready(());
         };
         let due = task.arm(now, deadline);
-        let fired = task.armed.is_some() && task.sleep.as_mut().poll(context).is_ready();
+        let fired = task.armed.is_some() && task.sleep.poll(context).is_ready();
         if fired {
             task.armed = None;
         }

@@ -29,6 +29,7 @@ use crate::time::Time;
 pub use error::{ConfigProblem, NodeError};
 pub use streams::{Events, Messages};
 
+pub use crate::com::runtime::Runtime;
 pub use crate::driver::{LookupEnd, NodeEvent};
 pub use crate::message::dictionary::{DictionaryError, Stored, Version, Written};
 pub use crate::peer::{Delivery as Message, Event};
@@ -88,10 +89,12 @@ pub struct NodeConfig {
     /// The network's key: it makes links with nodes that have the same one only, and all that is said on them is encrypted.
     /// `None`: with nodes that have none, in plain.
     pub network_key: Option<NetworkKey>,
+    /// What its sockets, timers and tasks run on.
+    pub runtime: Runtime,
 }
 
 impl Default for NodeConfig {
-    /// A random id, and a port of the loopback that the system chooses.
+    /// A random id, and a port of the loopback that the system chooses; on tokio.
     fn default() -> NodeConfig {
         NodeConfig {
             id: None,
@@ -99,12 +102,13 @@ impl Default for NodeConfig {
             advertise: None,
             seed: None,
             network_key: None,
+            runtime: Runtime::default(),
         }
     }
 }
 
 impl Node {
-    /// Creates a network, of which this node is the first. Must be called on a tokio runtime with I/O and time.
+    /// Creates a network, of which this node is the first. Must be called on the [`Runtime`] that `config` names.
     ///
     /// # Errors
     /// [`NodeError::CouldNotConfig`] or [`NodeError::CouldNotListen`].
@@ -117,7 +121,7 @@ impl Node {
 
     /// Joins the network that one of `access_points` belongs to; they are tried in turn. Where `net` is `None`, the
     /// network's settings are asked of them; otherwise a network with other settings is refused. Where the node's id is drawn
-    /// at random and turns out to be in use, another one is drawn. Must be called on a tokio runtime with I/O and time.
+    /// at random and turns out to be in use, another one is drawn. Must be called on the [`Runtime`] that `config` names.
     ///
     /// # Errors
     /// What [`Node::create_net`] says; [`NodeError::Refused`] where a node said why it makes no link;
@@ -133,7 +137,7 @@ impl Node {
         let net = match net {
             Some(net) if !address_wanted => net,
             _ => {
-                let (theirs, local) = settings(access_points, config.network_key.as_ref()).await?;
+                let (theirs, local) = settings(access_points, &config).await?;
                 if address_wanted {
                     config.advertise = Some(AccessPoint { ip: local.ip(), port: 0 });
                 }
@@ -141,13 +145,14 @@ impl Node {
             }
         };
         for _ in 1..ID_DRAWS_MAX {
-            let joined = IdleNode::on(&listener, net, &config, Spawner::current())?.join(access_points).await;
+            let joined =
+                IdleNode::on(&listener, net, &config, Spawner::on(config.runtime))?.join(access_points).await;
             let taken = matches!(&joined, Err(NodeError::CouldNotJoin(JoinError::IdInUse(_))));
             if !taken || config.id.is_some() {
                 return joined;
             }
         }
-        IdleNode::on(&listener, net, &config, Spawner::current())?.join(access_points).await
+        IdleNode::on(&listener, net, &config, Spawner::on(config.runtime))?.join(access_points).await
     }
 
     /// Finds the node that is responsible of a key.
@@ -307,7 +312,7 @@ impl Node {
         let handed_over = shared.leave().await.map_err(|_| NodeError::HasStopped)?;
         let emptied = shared.close_links();
         // Who does not read a farewell in time sees the link break, and asks.
-        let _ = tokio::time::timeout(FAREWELL_TIMEOUT, emptied).await;
+        let _ = shared.runtime().timeout(FAREWELL_TIMEOUT, emptied).await;
         shared.stop();
         Ok(handed_over)
     }
@@ -447,15 +452,15 @@ pub struct IdleNode {
 }
 
 impl IdleNode {
-    /// Starts to listen. Must be called on a tokio runtime with I/O and time.
+    /// Starts to listen. Must be called on the [`Runtime`] that `config` names.
     ///
     /// # Errors
     /// [`NodeError::CouldNotConfig`], [`NodeError::NotOnRing`] or [`NodeError::CouldNotListen`].
     pub fn new(net: NetConfig, config: &NodeConfig) -> Result<IdleNode, NodeError> {
-        IdleNode::on(&listen(config.listen)?, net, config, Spawner::current())
+        IdleNode::on(&listen(config.listen)?, net, config, Spawner::on(config.runtime))
     }
 
-    /// The same in a [`LocalSet`](tokio::task::LocalSet), in one of whose tasks it must be called: all of the node's tasks
+    /// The same in a tokio [`LocalSet`](tokio::task::LocalSet), in one of whose tasks it must be called: all of the node's tasks
     /// belong to that set. While it is not polled the node stands still with its links open; when it is dropped, the node is
     /// gone as if its process had been killed.
     ///
@@ -486,7 +491,7 @@ impl IdleNode {
         let seed = config.seed.map_or_else(random, Ok)?;
         let contact = Contact { id, access_point, incarnation: clock::incarnation() };
         let Started { shared, messages, events } =
-            driver::start(net, contact, seed, listener, spawner, config.network_key.clone())
+            driver::start(net, contact, seed, listener, spawner.clone(), config.network_key.clone())
                 .map_err(could_not_listen)?;
         let config = NodeConfig {
             id: Some(id),
@@ -494,6 +499,7 @@ impl IdleNode {
             advertise: Some(access_point),
             seed: Some(seed),
             network_key: config.network_key.clone(),
+            runtime: spawner.runtime(),
         };
         let node = Node { running: Arc::new(Running { shared, contact, net, config }) };
         Ok(IdleNode { node, messages: Messages(messages), events: Events(events) })
@@ -557,11 +563,11 @@ fn wrap(ring: Ring, id: Id) -> Id {
 /// Asks the access points in turn for the network's settings, and from which address they are reached.
 async fn settings(
     access_points: &[AccessPoint],
-    key: Option<&NetworkKey>,
+    config: &NodeConfig,
 ) -> Result<(NetConfig, SocketAddr), NodeError> {
     let mut refused = NodeError::CouldNotConfig(ConfigProblem::AccessPoints(0));
     for &access_point in access_points {
-        match driver::settings_at(access_point, key).await {
+        match driver::settings_at(access_point, config.network_key.as_ref(), config.runtime).await {
             Ok(settings) => return Ok(settings),
             Err(source) => refused = NodeError::Refused { access_point, source },
         }

@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 pub mod keys;
+pub mod lost_acks;
 
 use std::fmt;
 use std::time::Duration;

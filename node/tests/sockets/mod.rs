@@ -1,4 +1,5 @@
-//! Nodes over loopback sockets, in the test's own process.
+//! Nodes over loopback sockets, in the test's own process: on tokio, or, with the feature `smol`, on smol. The tests themselves always
+//! run on tokio.
 #![allow(
     unreachable_pub,
     dead_code,
@@ -12,9 +13,15 @@ use std::time::Duration;
 
 use p2ps::config::{Geometry, NetConfig};
 use p2ps::id::{Id, Ring};
-use p2ps::node::{Events, Messages, Node, NodeConfig};
+use p2ps::node::{Events, Messages, Node, NodeConfig, Runtime};
 
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the nodes run on.
+#[cfg(not(feature = "smol"))]
+pub const RUNTIME: Runtime = Runtime::Tokio;
+#[cfg(feature = "smol")]
+pub const RUNTIME: Runtime = Runtime::Smol;
 
 /// Runs a test on a runtime of its own.
 pub fn run<T>(work: impl Future<Output = T>) -> T {
@@ -26,8 +33,13 @@ pub fn net() -> NetConfig {
     NetConfig::new(Ring::new(1 << 16).unwrap(), Geometry::Tango { k: 5, symmetric: true }, 4).unwrap()
 }
 
+/// A node of which nothing else is said.
+pub fn config() -> NodeConfig {
+    NodeConfig { runtime: RUNTIME, ..NodeConfig::default() }
+}
+
 pub fn at(id: u64) -> NodeConfig {
-    NodeConfig { id: Some(Id(id)), seed: Some(id), ..NodeConfig::default() }
+    NodeConfig { id: Some(Id(id)), seed: Some(id), ..config() }
 }
 
 /// Asks again and again until the answer is yes.

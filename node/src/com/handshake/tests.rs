@@ -1,4 +1,4 @@
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::config::Geometry;

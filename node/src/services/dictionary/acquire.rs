@@ -289,8 +289,7 @@ impl Dictionary {
             return;
         }
         let one_is_whole = walks.iter().any(|walk| !walk.met_others_lacking && !walk.met_own_lacking);
-        let nobody_knows_more =
-            walks.iter().all(|walk| !walk.met_others_lacking) || core.planted.has(Bug::OnePassOnly);
+        let nobody_knows_more = walks.iter().all(|walk| !walk.met_others_lacking);
         match acquisition.from {
             Source::Places { pass } if !one_is_whole && !nobody_knows_more && pass + 1 < PASSES_MAX => {
                 let token = core.next_token();
