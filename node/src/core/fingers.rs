@@ -215,10 +215,13 @@ impl Core {
 
     pub(crate) fn on_checked(&mut self, cx: &mut Context<'_>, from: Contact, token: u64, responsible: bool) {
         let Some(request) = self.take_request(cx, from, token) else { return };
-        if let Purpose::Finger { index, .. } = request.purpose
-            && !responsible
-            && self.table.finger(index) == Some(from)
-        {
+        if !matches!(request.purpose, Purpose::Finger { .. }) || responsible {
+            return;
+        }
+        // All positions that it stands for are doubtful: after a partition they may be most of the table (seed 126 of the swarm). The
+        // look-up of one settles those up to the node that it finds.
+        let stood_for = |index: &usize| self.table.finger(*index) == Some(from);
+        for index in (0..self.table.len()).filter(stood_for).collect::<Vec<_>>() {
             self.refresh_finger(cx, index);
         }
     }
