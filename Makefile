@@ -49,6 +49,7 @@ unit:
 	$(CARGO) test --workspace --locked
 	$(CARGO) test --locked -p p2ps --features smol $(SOCKET_TESTS)
 	$(CARGO) test --locked -p p2ps --features planted --test planted_bugs
+	$(MAKE) swarm
 
 ## make bench                  footprint of an idle node, look-ups per second, start of many nodes; prints figures
 bench:

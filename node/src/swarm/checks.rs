@@ -92,7 +92,10 @@ impl Run<'_> {
         let bound = duplicates_max(by.len(), hops);
         if *times > bound {
             let (times, by) = (*times, by.len());
-            return broken(NO_BREEDING, format!("{times} duplicates by {by} nodes, not {bound}, of {errand:?}"));
+            return broken(
+                NO_BREEDING,
+                format!("{times} duplicates by {by} nodes, not {bound}, of {errand:?}"),
+            );
         }
         Ok(())
     }

@@ -83,8 +83,8 @@ impl Run<'_> {
 
     /// How many more nodes may crash now.
     fn crashes_left(&self) -> usize {
-        let is_kept =
-            self.scenario.services.contains(&Service::Dictionary) && self.scenario.regime != Regime::Unreliable;
+        let is_kept = self.scenario.services.contains(&Service::Dictionary)
+            && self.scenario.regime != Regime::Unreliable;
         let members: BTreeSet<Id> = self.view().members().iter().map(|peer| peer.me().id).collect();
         let copies = if is_kept { self.keys.spare_copies(&members) } else { usize::MAX };
         self.failures_left().min(copies.saturating_sub(self.crashes))

@@ -251,7 +251,8 @@ impl History {
 
     fn judge(&self, open: &Open, value: Option<&Stored>, is_strict: bool) -> Result<(), Violation> {
         let Some(Stored { value, version }) = value else {
-            let was_removed = open.floor.is_none_or(|floor| self.versions.range(floor..).any(|(_, gone)| *gone));
+            let was_removed =
+                open.floor.is_none_or(|floor| self.versions.range(floor..).any(|(_, gone)| *gone));
             if is_strict && !was_removed && self.uncertain_removals.is_empty() {
                 return broken(READS_ARE_FRESH, format!("nothing was read, but {:?} was written", self.last));
             }
@@ -261,9 +262,10 @@ impl History {
             return broken(READS_ARE_TRUE, format!("{value:?} was read"));
         }
         let is_old = open.floor.is_some_and(|floor| *version < floor);
-        let is_other = self.last.as_ref().is_some_and(|((last, known), _)| {
-            last == version && known.as_ref() != Some(value)
-        });
+        let is_other = self
+            .last
+            .as_ref()
+            .is_some_and(|((last, known), _)| last == version && known.as_ref() != Some(value));
         if is_strict && (is_old || is_other) {
             let last = &self.last;
             return broken(READS_ARE_FRESH, format!("{value:?} was read, with {version:?}, not {last:?}"));

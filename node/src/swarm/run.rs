@@ -316,9 +316,7 @@ impl<'a> Run<'a> {
             What::Rejected(error) => {
                 self.bury(node);
                 return match error {
-                    JoinError::IdInUse(id) => {
-                        broken(ID_IN_USE, format!("{id}, which no other node has"))
-                    }
+                    JoinError::IdInUse(id) => broken(ID_IN_USE, format!("{id}, which no other node has")),
                     _ => Ok(false),
                 };
             }
