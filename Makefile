@@ -70,12 +70,12 @@ explore:
 	@deploy/install.sh build
 	$(CARGO) bench --locked -p p2ps --bench explore -- $(ONLY)
 
-## make swarm [SEEDS=250|100..200] [SEED=17 [MESSAGES=1]] [PLANTED=50]  random networks and faults in virtual time; SEED replays one
+## make swarm [SEEDS=320|100..200] [SEED=17 [MESSAGES=1]] [PLANTED=50]  random networks and faults in virtual time; SEED replays one
 .PHONY: swarm
 swarm:
 	@deploy/install.sh build
 	$(CARGO) bench --profile swarm --locked -p p2ps $(if $(PLANTED),--features planted) --bench swarm -- \
-	  $(if $(PLANTED),--planted $(PLANTED),$(if $(SEED),--seed $(SEED) $(if $(MESSAGES),--messages),$(or $(SEEDS),250)))
+	  $(if $(PLANTED),--planted $(PLANTED),$(if $(SEED),--seed $(SEED) $(if $(MESSAGES),--messages),$(or $(SEEDS),320)))
 
 ## make node-static            the static node binary that is sent to hosts: target/node-static/p2ps-node-x86_64
 node-static:
