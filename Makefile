@@ -49,6 +49,7 @@ unit:
 	$(CARGO) test --workspace --locked
 	$(CARGO) test --locked -p p2ps --features smol $(SOCKET_TESTS)
 	$(CARGO) test --locked -p p2ps --features planted --test planted_bugs
+	$(MAKE) swarm
 
 ## make bench                  footprint of an idle node, look-ups per second, start of many nodes; prints figures
 bench:
@@ -68,6 +69,13 @@ bench-sim:
 explore:
 	@deploy/install.sh build
 	$(CARGO) bench --locked -p p2ps --bench explore -- $(ONLY)
+
+## make swarm [SEEDS=320|100..200] [SEED=17 [MESSAGES=1]] [PLANTED=50]  random networks and faults in virtual time; SEED replays one
+.PHONY: swarm
+swarm:
+	@deploy/install.sh build
+	$(CARGO) bench --profile swarm --locked -p p2ps $(if $(PLANTED),--features planted) --bench swarm -- \
+	  $(if $(PLANTED),--planted $(PLANTED),$(if $(SEED),--seed $(SEED) $(if $(MESSAGES),--messages),$(or $(SEEDS),320)))
 
 ## make node-static            the static node binary that is sent to hosts: target/node-static/p2ps-node-x86_64
 node-static:

@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod com;
 pub mod driver;
 pub mod sim;
+pub mod swarm;
 pub mod node;
 pub mod typed;
 pub mod control;

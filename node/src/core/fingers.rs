@@ -242,8 +242,13 @@ impl Core {
     pub(crate) fn on_checked(&mut self, cx: &mut Context<'_>, from: Contact, token: u64, responsible: bool) {
         let Some(request) = self.take_request(cx, from, token) else { return };
         match request.purpose {
-            Purpose::Finger { index, .. } if !responsible && self.table.finger(index) == Some(from) => {
-                self.refresh_finger(cx, index);
+            // All positions that it stands for are doubtful: after a partition they may be most of the table (seed 126 of the swarm).
+            // The look-up of one settles those up to the node that it finds.
+            Purpose::Finger { .. } if !responsible => {
+                let stood_for = |index: &usize| self.table.finger(*index) == Some(from);
+                for index in (0..self.table.len()).filter(stood_for).collect::<Vec<_>>() {
+                    self.refresh_finger(cx, index);
+                }
             }
             Purpose::Sounding { place, warm, .. } if request.attempts == 1 => {
                 self.on_sounded(cx, from, place, warm, cx.now.since(request.sent_at));

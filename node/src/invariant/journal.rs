@@ -292,6 +292,14 @@ impl Journal {
         }
     }
 
+    /// Forgets the operations but the last one, after which numbers go on: a long run checks those of a while at a time.
+    pub fn forget(&mut self) {
+        if let Some(last) = self.operations.last_key_value().map(|(last, _)| *last) {
+            self.operations = self.operations.split_off(&last);
+            self.open_lookups = self.open_lookups.split_off(&last);
+        }
+    }
+
     /// The last acknowledged write of each key.
     pub fn acknowledged(&self) -> &BTreeMap<Id, Acknowledged> {
         &self.acknowledged

@@ -63,6 +63,10 @@ struct Pending {
     payload: Bytes,
     attempts: u32,
     refusals: u32,
+    /// The last attempt was refused.
+    is_answered: bool,
+    /// An attempt was not answered at all: it may have been delivered, and its receipt lost.
+    is_doubtful: bool,
     due: Time,
     gives_up_at: Time,
     failure: RouteError,
@@ -91,6 +95,8 @@ impl Reliable {
             payload,
             attempts: 0,
             refusals: 0,
+            is_answered: false,
+            is_doubtful: false,
             due: cx.now,
             gives_up_at: cx.now + RELIABLE_TIMEOUT,
             failure: RouteError::TimedOut,
@@ -109,6 +115,8 @@ impl Reliable {
             earlier.find(|(_, earlier)| earlier.destination == destination).map(|(earlier, _)| *earlier);
         let Some(pending) = self.pending.get_mut(&sequence) else { return };
         let pause = (RESEND_MIN * (1 << pending.attempts.min(4))).min(RESEND_MAX);
+        pending.is_doubtful |= pending.attempts > 0 && !pending.is_answered;
+        pending.is_answered = false;
         pending.attempts += 1;
         pending.due = (cx.now + pause).min(pending.gives_up_at);
         core.set_service_timer(pending.due, sequence);
@@ -135,7 +143,8 @@ impl Reliable {
         }
     }
 
-    /// The message could not go on: it is tried again, unless nobody has that id, again and again.
+    /// The message could not go on: it is tried again, unless nobody has that id, again and again. Where it may have been delivered
+    /// all the same, to a node that others take for dead by now, it is tried to the end: its receipt may yet come.
     pub(crate) fn on_refused(
         &mut self,
         core: &mut Core,
@@ -145,8 +154,9 @@ impl Reliable {
     ) {
         let Some(pending) = self.pending.get_mut(&sequence) else { return };
         pending.failure = reason;
+        pending.is_answered = true;
         pending.refusals = if reason == RouteError::NoSuchNode { pending.refusals + 1 } else { 0 };
-        if pending.refusals >= REFUSALS_MAX {
+        if pending.refusals >= REFUSALS_MAX && !pending.is_doubtful {
             self.end(core, cx, sequence, Err(reason));
         }
     }
@@ -193,10 +203,21 @@ impl Reliable {
         let Reliable { pending, pending_bytes: _, sources, application_is_full } = self;
         digest.plain(application_is_full);
         digest.unordered(pending, |digest, (sequence, pending)| {
-            let Pending { operation, destination, payload: _, attempts, refusals, due, gives_up_at, failure } = pending;
+            let Pending {
+                operation,
+                destination,
+                payload: _,
+                attempts,
+                refusals,
+                is_answered,
+                is_doubtful,
+                due,
+                gives_up_at,
+                failure,
+            } = pending;
             digest.token(me, *sequence);
             digest.id(*destination);
-            digest.plain(&(operation, attempts, refusals, failure));
+            digest.plain(&(operation, attempts, refusals, is_answered, is_doubtful, failure));
             digest.time(*due);
             digest.time(*gives_up_at);
         });
@@ -246,8 +267,15 @@ struct Incoming {
 }
 
 impl Incoming {
-    /// Keeps a message until it is its turn; without room it is dropped, and will come again.
+    /// Keeps a message until it is its turn; without room it is dropped, and will come again. Those between it and the one that it
+    /// must follow were given up by their source, which waits for none of them: they are forgotten, else they would hold
+    /// up all that follows (seed 57 of the swarm).
     fn keep(&mut self, sequence: u64, after: u64, payload: Bytes) {
+        self.early.retain(|early, (_, payload)| {
+            let is_wanted = *early <= after || *early >= sequence;
+            self.early_bytes -= if is_wanted { 0 } else { payload.len() };
+            is_wanted
+        });
         if let Some((known, _)) = self.early.get_mut(&sequence) {
             // Its source waits for fewer messages by now.
             *known = after.min(*known);
@@ -268,5 +296,22 @@ impl Incoming {
         self.early_bytes -= payload.len();
         self.delivered = sequence;
         Some((sequence, payload))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_its_source_has_given_up_does_not_hold_up_what_follows() {
+        let mut incoming = Incoming::default();
+        incoming.keep(11, 10, Bytes::from_static(b"early"));
+        incoming.keep(14, 11, Bytes::from_static(b"follows it"));
+        assert_eq!(incoming.next(), None, "the tenth is missing");
+        incoming.keep(13, 0, Bytes::from_static(b"nothing before it is waited for"));
+        assert_eq!(incoming.next().map(|(sequence, _)| sequence), Some(13));
+        assert_eq!(incoming.next().map(|(sequence, _)| sequence), Some(14));
+        assert_eq!((incoming.next(), incoming.early.len(), incoming.early_bytes), (None, 0, 0));
     }
 }

@@ -12,6 +12,7 @@ use super::network::NetworkModel;
 use super::node::{Flight, LifeEnd, Operation, SimulatedNode};
 use super::queue::EventQueue;
 use super::trace::Trace;
+use super::watch::Watch;
 use crate::config::NetConfig;
 use crate::core::geometry::Offsets;
 use crate::message::{Found, RouteError};
@@ -37,6 +38,10 @@ pub struct Simulator {
     pub(super) frame: Vec<u8>,
     pub(super) trace: Trace,
     pub(super) totals: Totals,
+    pub(super) watch: Option<Watch>,
+    /// The bug that nodes have which start from now on.
+    #[cfg(feature = "planted")]
+    pub(super) bug: Option<crate::core::planted::Bug>,
     happenings: Vec<Happening>,
 }
 
@@ -82,6 +87,9 @@ impl Simulator {
             frame: Vec::new(),
             trace: Trace::new(seed),
             totals: Totals::default(),
+            watch: None,
+            #[cfg(feature = "planted")]
+            bug: None,
             happenings: Vec::new(),
         }
     }

@@ -100,6 +100,10 @@ impl Simulator {
         let mut peer = Peer::with_offsets(net, there.contact(node), seed.value(), offsets);
         // Who takes part is known by the plan: a node that is not reached does not get in.
         peer.set_proxy_use(ProxyUse::Never);
+        #[cfg(feature = "planted")]
+        if let Some(bug) = self.bug {
+            peer.plant(bug);
+        }
         there.life = Some(Box::new(Life::new(peer, records)));
         true
     }
@@ -233,6 +237,17 @@ impl Simulator {
         }
         self.set_timer(node);
         true
+    }
+
+    /// Loses so many of a million messages from now on.
+    pub fn lose(&mut self, loss_ppm: u32) {
+        self.model.loss_ppm = loss_ppm;
+    }
+
+    /// Nodes that start from now on have a bug, on which the checkers are tested.
+    #[cfg(feature = "planted")]
+    pub fn plant(&mut self, bug: crate::core::planted::Bug) {
+        self.bug = Some(bug);
     }
 
     /// Looks a key up at a node; it ends in [`What::Completed`] with this number, and its latency counts from `intended_us`.

@@ -24,6 +24,7 @@ mod network;
 mod node;
 mod queue;
 mod trace;
+mod watch;
 
 pub use clock::{CLOCK_OFFSET_US_MAX, CLOCK_RATE_PPM_MAX, ClockSkew};
 pub use engine::{Simulator, Totals};
@@ -32,3 +33,4 @@ pub use latency::{LATENCY_US_MAX, Latency, Matrix, MatrixError};
 pub use membership::NodeNumber;
 pub use network::NetworkModel;
 pub use trace::Trace;
+pub use watch::{Broadcasting, Duplicated, Sending, Watch};

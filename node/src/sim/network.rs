@@ -64,6 +64,9 @@ impl Simulator {
             recorder.sent(kind, bytes);
         }
         self.totals.sent_bytes += bytes as u64;
+        if let Some(watch) = &mut self.watch {
+            watch.see(self.now_us, node, to, &message);
+        }
         match self.shaped(node, to, bytes) {
             None => {}
             Some(Fate::Waits(until)) => {
