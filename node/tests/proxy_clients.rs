@@ -14,7 +14,7 @@ use p2ps::id::Id;
 use p2ps::message::client::{ClientTalk, Rejection};
 use p2ps::message::dictionary::Answer;
 use p2ps::message::{Body, Contact, HopVerdict, Message, MessageKind, Route, RouteError};
-use p2ps::peer::{Command, Event, Input, JoinError, Output};
+use p2ps::peer::{Command, Event, Input, JoinError, Output, Peer, Phase};
 
 const SEEDS: std::ops::Range<u64> = 0..12;
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -343,6 +343,8 @@ fn clients_and_members_come_and_go_on_a_network_that_loses_messages() {
             network.run_for(Duration::from_millis(700));
         }
         network.loss_per_mille = 0;
+        let is_in = |peer: &Peer| matches!(peer.phase(), Phase::Member | Phase::Client);
+        network.run_until("all are in", PATIENCE * 2, |network| network.peers.values().all(is_in));
         network.run_until("the ring is right", PATIENCE * 2, Network::is_ring_right);
         network.run_until("clients have the right proxies", PATIENCE * 2, Network::are_clients_right);
         let from = *network.peers.iter().find(|(_, peer)| peer.proxy().is_some()).unwrap().0;

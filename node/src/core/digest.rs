@@ -289,10 +289,10 @@ impl Digest {
     }
 
     fn request(&mut self, me: Id, token: u64, request: &Request) {
-        let Request { to, purpose, sent_at: _, attempts, timeout, expires, graced, suspect } = request;
+        let Request { to, purpose, sent_at: _, attempts, timeout, expires, graced, suspect, heard } = request;
         self.token(me, token);
         self.contact(*to);
-        self.plain(&(std::mem::discriminant(purpose), attempts, timeout, graced, suspect));
+        self.plain(&(std::mem::discriminant(purpose), attempts, timeout, graced, suspect, heard));
         match purpose {
             Purpose::Predecessor { claimant } => self.contact(*claimant),
             Purpose::Finger { index, target } => {

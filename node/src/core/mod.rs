@@ -204,6 +204,7 @@ impl Core {
             self.count(message.kind(), true);
         }
         self.clients.hear(&from, cx.now);
+        self.note_life(from);
         if matches!(
             message,
             Message::Query { .. }

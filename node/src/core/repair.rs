@@ -15,6 +15,9 @@ use crate::time::Time;
 /// How often a request is sent before its receiver is taken for dead; each time-out is twice as long as the last.
 pub(crate) const REQUEST_ATTEMPTS_MAX: u32 = 3;
 
+/// How often a node is asked that does not answer, but is heard meanwhile: it lives, and what is between them loses much.
+const REQUEST_ATTEMPTS_HEARD_MAX: u32 = 6;
+
 /// The most requests that wait for an answer.
 const REQUESTS_PENDING_MAX: usize = 256;
 
@@ -32,6 +35,8 @@ pub(crate) struct Request {
     pub(super) graced: bool,
     /// It is late, or something else is that the node should have answered.
     pub(super) suspect: bool,
+    /// The node has said something else since it was asked last.
+    pub(super) heard: bool,
 }
 
 /// What a request is for.
@@ -110,6 +115,7 @@ impl Core {
             expires,
             graced: false,
             suspect: false,
+            heard: false,
         };
         self.requests.insert(token, request);
         self.timers.set(expires, Timer::Request(token));
@@ -144,6 +150,13 @@ impl Core {
         self.requests.values().any(|request| request.purpose.is_step())
     }
 
+    /// A node has said something: it lives, whatever becomes of its answers.
+    pub(crate) fn note_life(&mut self, from: Contact) {
+        for request in self.requests.values_mut().filter(|request| request.to == from) {
+            request.heard = true;
+        }
+    }
+
     /// Takes the request that `from` answers, if there is one.
     pub(crate) fn take_request(&mut self, cx: &Context<'_>, from: Contact, token: u64) -> Option<Request> {
         if self.requests.get(&token)?.to != from {
@@ -164,11 +177,14 @@ impl Core {
             return self.timers.set(grace, Timer::Request(token));
         }
         let to = request.to;
-        if request.attempts >= REQUEST_ATTEMPTS_MAX {
+        let lives = std::mem::take(&mut request.heard);
+        if request.attempts >= if lives { REQUEST_ATTEMPTS_HEARD_MAX } else { REQUEST_ATTEMPTS_MAX } {
             return self.declare_dead(cx, to);
         }
         request.attempts += 1;
-        request.timeout *= 2;
+        if request.attempts <= REQUEST_ATTEMPTS_MAX {
+            request.timeout *= 2;
+        }
         request.expires = cx.now + request.timeout;
         self.timers.set(request.expires, Timer::Request(token));
         let message = request.purpose.message(token);

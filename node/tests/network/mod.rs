@@ -287,7 +287,8 @@ impl Network {
         *members.iter().find(|id| **id >= key).unwrap_or(&members[0])
     }
 
-    /// The nodes that may answer for a key now: the first after it that stays, and those before that one which are leaving.
+    /// The nodes that may answer for a key now: the first after it that stays, and those before that one which are leaving. Where that
+    /// one has been let in by a node that crashed before any other heard of it, so may the next.
     pub fn rightful(&self, key: Id) -> BTreeSet<Id> {
         let clockwise = self.peers.range(key..).chain(self.peers.range(..key)).map(|(_, peer)| peer);
         let mut rightful = BTreeSet::new();
@@ -295,11 +296,17 @@ impl Network {
             if matches!(peer.phase(), Phase::Member | Phase::Leaving) {
                 rightful.insert(peer.me().id);
             }
-            if peer.phase() == Phase::Member {
+            if peer.phase() == Phase::Member && !self.is_unheard_of(peer) {
                 break;
             }
         }
         rightful
+    }
+
+    fn is_unheard_of(&self, member: &Peer) -> bool {
+        let is_successor = |of: &Peer| of.successors().first() == Some(&member.me());
+        member.successors().first().is_some_and(|giver| !self.is_alive(giver))
+            && !self.peers.values().any(is_successor)
     }
 
     /// Whether each member's neighbours are the right ones, as deep as successor lists go.
