@@ -16,6 +16,7 @@ use p2ps::message::dictionary::{
 };
 use p2ps::message::{Body, Contact, Message, Route, RouteError};
 use p2ps::peer::{Event, Input, Peer};
+use p2ps::services::dictionary::REMOVED_KEPT;
 use p2ps::services::dictionary::conservation::{self, Acknowledged};
 
 /// Longer than an operation may take.
@@ -343,6 +344,31 @@ fn the_responsible_comes_back(seed: u64) {
 #[test]
 fn a_write_comes_after_those_that_its_responsible_has_missed() {
     (0..12).for_each(the_responsible_comes_back);
+}
+
+/// A key's responsible has forgotten that it was removed, another node has not yet: each forgets it when it looks for such things.
+fn a_removal_is_half_forgotten(seed: u64) {
+    let mut board = Board::filled(symmetric_tango(8), 16, seed, 1);
+    let key = board.any_key();
+    let responsible = board.network.responsible(key);
+    board.write(responsible, key, false).unwrap().unwrap();
+    board.network.run_for(REMOVED_KEPT - Duration::from_secs(10));
+    let knows = |peer: &Peer| peer.dictionary().iter().any(|(_, item)| item.key == key);
+    board.network.run_until("the responsible has forgotten", COMPARED, |n| !knows(&n.peers[&responsible]));
+    board.acknowledged.clear();
+    let written = board.write(responsible, key, true).unwrap().unwrap();
+    for seconds in 0..COMPARED.as_secs() {
+        let holders = board.network.peers.values().flat_map(|peer| peer.dictionary().iter());
+        let versions: Vec<Version> = holders.map(|(_, item)| item.version).collect();
+        assert_eq!(versions, [written.version; 3], "{seconds} s after\n{}", board.describe(key));
+        board.network.run_for(Duration::from_secs(1));
+    }
+    board.all_can_be_read();
+}
+
+#[test]
+fn a_value_that_is_written_while_a_removal_is_being_forgotten_stays_everywhere() {
+    (0..6).for_each(a_removal_is_half_forgotten);
 }
 
 #[test]

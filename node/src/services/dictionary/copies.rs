@@ -175,11 +175,13 @@ impl Dictionary {
         let result = if !self.is_ready_for(core, route.key) {
             Err(Refusal::NotReady)
         } else {
-            match self.store.find(route.key, key) {
+            match self.store.find_aged(route.key, key, cx.now) {
                 Some(present) if present.version > version => {
-                    let (present, later) = (present.clone(), present.version);
+                    let (later, is_old) =
+                        (present.version, self.store.may_be_forgotten(route.key, key, cx.now));
                     self.send_copy(core, cx, key, present, Purpose::Restore);
-                    Err(Refusal::Outdated(later))
+                    // Beside what was removed long ago, the one that was written later stays: each goes to the other's place.
+                    Err(if is_old { Refusal::Missing } else { Refusal::Outdated(later) })
                 }
                 Some(present) if present.version == version => Ok(()),
                 _ => Err(Refusal::Missing),
@@ -198,9 +200,13 @@ impl Dictionary {
         result: Result<(), Refusal>,
     ) {
         let Some(copy) = self.copies.pending.get_mut(&token) else { return };
-        // A version that this node gave after this one makes it as good as kept.
-        let superseded =
-            |version: Version| version.node == core.me.id && copy.item.version.node == core.me.id;
+        // A version that this node gave after this one makes it as good as kept: it is here too. One that is not here it gave before,
+        // and has forgotten since.
+        let (key, me) = (copy.item.key, core.me.id);
+        let known = self.store.find(key, key).map(|present| present.version);
+        let superseded = |version: Version| {
+            version.node == me && copy.item.version.node == me && known.is_some_and(|known| known >= version)
+        };
         match (result, copy.purpose) {
             (Err(Refusal::Outdated(version)), Purpose::Write(origin)) if !superseded(version) => {
                 self.overtake(core, cx, origin, version);

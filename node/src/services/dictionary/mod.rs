@@ -14,6 +14,8 @@
 //! - A write that failed may have been done, or be done by a copy that is on its way.
 //! - On two sides of a partition there are two dictionaries; when it has healed, each key has its last written value, by version
 //!   and then by node. The other write is lost.
+//! - A removal is remembered for [`REMOVED_KEPT`]; then a key's versions may begin anew. Of a removal and a value that is younger by
+//!   half of that or more, the value stays, whatever their versions: whoever wrote it had forgotten the removal.
 //! - Copies are as many different nodes' as places have different responsibles: on a ring where two nodes stand further apart
 //!   than N/f, some node has several.
 

@@ -1,5 +1,6 @@
 //! The items that a node keeps, by their places.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -18,6 +19,10 @@ pub const ITEMS_BYTES_MAX: usize = 128 << 20;
 /// For how long it is remembered that a key was removed, so that no old copy brings it back.
 pub const REMOVED_KEPT: Duration = Duration::from_secs(600);
 
+/// How much younger than a removal a value must be to win whatever their versions are: whoever wrote it had forgotten the removal, and
+/// counted versions anew. Half of [`REMOVED_KEPT`], for ages are told in whole seconds, and lose some at each hand-over.
+const COUNTED_ANEW_AFTER: Duration = Duration::from_secs(REMOVED_KEPT.as_secs() / 2);
+
 /// The items, at most twice [`ITEMS_MAX`] with twice [`ITEMS_BYTES_MAX`] of values.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Store {
@@ -25,11 +30,11 @@ pub(crate) struct Store {
     bytes: usize,
 }
 
-/// An item, and since when its last write is known.
+/// An item, as it was when it came.
 #[derive(Clone, Debug)]
 pub(crate) struct Kept {
     pub(crate) item: Item,
-    since: Time,
+    came: Time,
 }
 
 /// What became of an item that was to be kept.
@@ -63,24 +68,35 @@ impl Store {
         self.items.get(&Cursor { place, key }).map(|kept| &kept.item)
     }
 
+    /// The item as another node is told it.
+    pub(crate) fn find_aged(&self, place: Id, key: Id, now: Time) -> Option<Item> {
+        self.items.get(&Cursor { place, key }).map(|kept| kept.aged(now))
+    }
+
+    /// Whether this is a removal of which others may have forgotten that it was.
+    pub(crate) fn may_be_forgotten(&self, place: Id, key: Id, now: Time) -> bool {
+        let kept = self.items.get(&Cursor { place, key });
+        kept.is_some_and(|kept| kept.item.value.is_none() && kept.age(now) >= COUNTED_ANEW_AFTER)
+    }
+
     /// All items, with their places.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Id, &Item)> {
         self.items.iter().map(|(cursor, kept)| (cursor.place, &kept.item))
     }
 
     /// Keeps an item unless a later version is here: of two that were given the same number, the one that was written later as
-    /// far as anyone can tell (last writer wins).
+    /// far as anyone can tell (last writer wins). Between a removal and a value that is minutes younger, age decides.
     pub(crate) fn merge(&mut self, place: Id, item: &Item, room: Room, now: Time) -> Merged {
         let at = Cursor { place, key: item.key };
-        let present = self.items.get(&at).map(|kept| &kept.item);
-        match present.map(|present| (present.version, present.origin).cmp(&(item.version, item.origin))) {
-            Some(std::cmp::Ordering::Greater) => {
-                return present.map_or(Merged::Kept, |present| Merged::Outdated(present.version));
+        let present = self.items.get(&at);
+        match present.map(|present| present.compare(item, now)) {
+            Some(Ordering::Greater) => {
+                return present.map_or(Merged::Kept, |present| Merged::Outdated(present.item.version));
             }
-            Some(std::cmp::Ordering::Equal) => return Merged::Kept,
-            Some(std::cmp::Ordering::Less) | None => {}
+            Some(Ordering::Equal) => return Merged::Kept,
+            Some(Ordering::Less) | None => {}
         }
-        let old = present.map_or(0, weight);
+        let old = present.map_or(0, |present| weight(&present.item));
         let items = self.items.len() + usize::from(present.is_none());
         let bytes = self.bytes - old + weight(item);
         let share = room as usize;
@@ -89,9 +105,7 @@ impl Store {
             return Merged::Full;
         }
         self.bytes = bytes;
-        let age = Duration::from_secs(u64::from(item.age_s));
-        let since = Time::from_micros(now.as_micros().saturating_sub(age.as_micros() as u64));
-        self.items.insert(at, Kept { item: item.clone(), since });
+        self.items.insert(at, Kept { item: item.clone(), came: now });
         Merged::Kept
     }
 
@@ -119,7 +133,7 @@ impl Store {
 
     /// Forgets what was removed long ago.
     pub(crate) fn forget_removed(&mut self, now: Time) {
-        self.items.retain(|_, kept| kept.item.value.is_some() || now.since(kept.since) < REMOVED_KEPT);
+        self.items.retain(|_, kept| kept.item.value.is_some() || kept.age(now) < REMOVED_KEPT);
     }
 
     /// As many items of `span` as go into one message, from `from` on, and where the rest begins.
@@ -168,11 +182,12 @@ impl Store {
 impl Store {
     pub(super) fn digest(&self, digest: &mut Digest) {
         let Store { items, bytes: _ } = self;
-        digest.unordered(items, |digest, (at, Kept { item, since })| {
+        digest.unordered(items, |digest, (at, Kept { item, came })| {
             digest.id(at.place);
             digest.item(item);
-            // How old it is matters only of what was removed.
-            digest.ordered(item.value.is_none().then_some(*since + REMOVED_KEPT), Digest::time);
+            // How old a value is matters only beside a removal that is minutes older or younger: not in what is explored.
+            let left = REMOVED_KEPT.saturating_sub(Duration::from_secs(u64::from(item.age_s)));
+            digest.ordered(item.value.is_none().then_some(*came + left), Digest::time);
         });
     }
 }
@@ -180,9 +195,22 @@ impl Store {
 impl Kept {
     /// The item as another node is told it.
     pub(crate) fn aged(&self, now: Time) -> Item {
-        Item {
-            age_s: u32::try_from(now.since(self.since).as_secs()).unwrap_or(u32::MAX),
-            ..self.item.clone()
+        Item { age_s: u32::try_from(self.age(now).as_secs()).unwrap_or(u32::MAX), ..self.item.clone() }
+    }
+
+    /// For how long it has been known, here or elsewhere.
+    fn age(&self, now: Time) -> Duration {
+        Duration::from_secs(u64::from(self.item.age_s)) + now.since(self.came)
+    }
+
+    /// Which of the two was written later: by version, unless a value is so much younger than a removal that the removal was
+    /// forgotten where the value was written.
+    fn compare(&self, other: &Item, now: Time) -> Ordering {
+        let (age, other_age) = (self.age(now), Duration::from_secs(u64::from(other.age_s)));
+        match (&self.item.value, &other.value) {
+            (None, Some(_)) if age >= other_age + COUNTED_ANEW_AFTER => Ordering::Less,
+            (Some(_), None) if other_age >= age + COUNTED_ANEW_AFTER => Ordering::Greater,
+            _ => (self.item.version, self.item.origin).cmp(&(other.version, other.origin)),
         }
     }
 }
@@ -224,6 +252,31 @@ mod tests {
         assert_eq!(keep(&mut store, &elsewhere, Room::ForClients), Merged::Kept);
         assert_eq!(store.find(Id(7), Id(7)), Some(&elsewhere));
         assert_eq!((store.len(), store.bytes()), (1, "by another node".len()));
+    }
+
+    #[test]
+    fn a_removal_yields_to_a_value_of_whoever_had_forgotten_it_and_to_no_older_one() {
+        let minutes = |count: u64| Duration::from_secs(60 * count);
+        let aged =
+            |counter, value, age: Duration| Item { age_s: age.as_secs() as u32, ..item(7, counter, value) };
+        // The removal's version is the later one in all cases.
+        for (removed_since, written_since, stays) in [
+            (minutes(10), minutes(0), "value"),
+            (minutes(10), minutes(12), "gone"),
+            (minutes(2), minutes(0), "gone"),
+        ] {
+            let removal = aged(8, None, removed_since);
+            let value = aged(1, Some("value".into()), written_since);
+            let last = if stays == "value" { &value } else { &removal };
+            for order in [[&removal, &value], [&value, &removal]] {
+                // As long after the start as a young node may have been there: ages reach back further.
+                let (mut store, now) = (Store::default(), Time::ZERO + Duration::from_secs(1));
+                for item in order {
+                    store.merge(Id(7), item, Room::ForCopies, now);
+                }
+                assert_eq!(store.find(Id(7), Id(7)), Some(last), "{removed_since:?} {written_since:?}");
+            }
+        }
     }
 
     #[test]

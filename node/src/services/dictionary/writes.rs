@@ -109,10 +109,10 @@ impl Dictionary {
             let talk = Talk::Written { sequence: origin.sequence, result: Err(refusal) };
             return tell(core, cx, client, talk);
         }
-        let present = self.store.find(key, key);
+        let present = self.store.find_aged(key, key, cx.now);
         let item = match present {
             // The same write, which another node began before this one took over.
-            Some(present) if present.origin == origin => present.clone(),
+            Some(present) if present.origin == origin => present,
             _ => {
                 let counter = present.map_or(0, |present| present.version.counter).saturating_add(1);
                 let version = Version { counter, node: core.me.id };
