@@ -3,7 +3,7 @@
 //! `p2ps-node agent` is started once per host, by whatever way (a child process, SSH). It hears [`protocol::Request`]s on
 //! standard input and tells [`protocol::Notice`]s on standard output. It executes its actions on the host's own monotonic
 //! clock, so their timing does not depend on the way to the orchestrator. End of input, or no word within the lease, and
-//! it kills every process that it started: the dead man's switch. Should it hang, its [`sentinel`] kills it, and the nodes go with it.
+//! it kills every process that it started: the dead man's switch. Should it hang, its sentinel kills it, and the nodes go with it.
 
 mod body;
 pub mod clock;

@@ -1,6 +1,6 @@
 //! Errands: what a node is asked to do for an experiment's workload, other than look-ups.
 //!
-//! A kind of errand is added here, with the [`Command`] that it is; in [`session`](super::session), which carries it out by
+//! A kind of errand is added here, with the [`Command`] that it is; in `control::session`, which carries it out by
 //! the node's API as an application would; and nowhere else of this crate. What is sent or stored begins with the number of the operation that it
 //! is of ([`payload`]), so whoever gets it can say which it was ([`operation_of`]).
 
