@@ -1,6 +1,6 @@
 //! Workloads: streams of operations that are asked of the network, open loop.
 //!
-//! A kind of workload is added here; as YAML in [`schema`](super::schema), with its [`check`](super::check); to the schedule's
+//! A kind of workload is added here; as YAML in `plan::schema`, with its `plan::check`; to the schedule's
 //! [`workload`](crate::schedule) and to the judge, [`check`](crate::check). What a node does for it is an
 //! [`Errand`].
 
