@@ -14,7 +14,8 @@ endif
 # The tests of nodes over sockets, which pass on smol too.
 SOCKET_TESTS = $(addprefix --test ,ring_over_sockets shaped_links network_key dictionary_over_sockets without_tokio)
 
-.PHONY: help quickstart build test lint deny unit bench bench-sim bench-key explore clean testbed testbed-down testbed-check testbed-compare slurm-check trials node-static
+.PHONY: help quickstart build test setup-test lint deny unit bench bench-sim bench-key explore planted swarm clean \
+        testbed testbed-down testbed-check testbed-compare slurm-check trials node-static
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -31,7 +32,6 @@ build:
 ## make test                   format check, lints, dependency rules, all tests, and the testbed's own check
 test: setup-test lint deny unit testbed-check
 
-.PHONY: setup-test
 setup-test:
 	@deploy/install.sh test
 
@@ -64,6 +64,7 @@ bench:
 bench-key:
 	@deploy/install.sh build
 	$(CARGO) bench --locked -p p2ps --bench network -- --network-key
+
 ## make bench-sim [NODES_MAX=1000000]  speed and memory of the simulator at 10^4 to 10^6 nodes; prints figures (a few minutes)
 bench-sim:
 	@deploy/install.sh build
@@ -75,13 +76,11 @@ explore:
 	$(CARGO) bench --locked -p p2ps --bench explore -- $(ONLY)
 
 ## make planted                bugs are planted in the protocol: random scenarios and the explorer must catch each (20 minutes and more)
-.PHONY: planted
 planted:
 	@deploy/install.sh build
 	$(CARGO) test --profile swarm --locked -p p2ps --features planted --test planted_bugs -- --nocapture
 
 ## make swarm [SEEDS=320|100..200] [SEED=17 [MESSAGES=1]] [PLANTED=50]  random networks and faults in virtual time; SEED replays one
-.PHONY: swarm
 swarm:
 	@deploy/install.sh build
 	$(CARGO) bench --profile swarm --locked -p p2ps $(if $(PLANTED),--features planted) --bench swarm -- \

@@ -9,7 +9,7 @@ use p2ps::config::{Geometry, NetConfig};
 use p2ps::id::{Id, Ring};
 use p2ps::invariant::keys::copies_are_in_place;
 use p2ps::invariant::tables::RING_HEALS_WITHIN;
-use p2ps::invariant::{self, Asked, Moment, View, Violation};
+use p2ps::invariant::{self, Asked, Moment, Violation};
 use p2ps::peer::{Input, Peer};
 use p2ps::services::dictionary::OPERATION_TIMEOUT;
 use p2ps::services::dictionary::conservation::lost;
@@ -17,7 +17,9 @@ use p2ps::time::Time;
 use rand_pcg::Pcg32;
 use rand_pcg::rand_core::{Rng, SeedableRng};
 
-use super::{STARTS_WITHIN, all_ended, all_settled, all_succeeded, has_members, ideal_ring, violation};
+use super::{
+    Checked, STARTS_WITHIN, all_ended, all_settled, all_succeeded, has_members, ideal_ring, violation,
+};
 use crate::network::Network;
 
 /// How long after the last burst all copies are in their places: those of few keys are compared every half a minute.
@@ -188,28 +190,11 @@ impl Run {
         })?;
         invariant::check(&self.network.view(), Moment::Quiet)
     }
+}
 
-    fn run_for(&mut self, length: Duration) -> Result<(), Violation> {
-        let end = self.network.now + length;
-        while self.step(end)? {}
-        self.network.now = end;
-        Ok(())
-    }
-
-    /// Runs until something holds; what does not hold in time is the violation.
-    fn run_until(
-        &mut self,
-        limit: Duration,
-        holds: impl Fn(&View<'_>) -> Result<(), Violation>,
-    ) -> Result<(), Violation> {
-        let end = self.network.now + limit;
-        loop {
-            match holds(&self.network.view()) {
-                Ok(()) => return Ok(()),
-                Err(violation) if !self.step(end)? => return Err(violation),
-                Err(_) => {}
-            }
-        }
+impl Checked for Run {
+    fn network(&mut self) -> &mut Network {
+        &mut self.network
     }
 
     fn step(&mut self, end: Time) -> Result<bool, Violation> {

@@ -128,6 +128,37 @@ pub fn check(seed: u64, prepare: impl Fn(&mut Peer) + 'static) -> Result<Summary
     }
 }
 
+/// A network that is run step by step, and checked after each.
+trait Checked {
+    fn network(&mut self) -> &mut Network;
+
+    /// The next thing that happens until `end`, and the check; `false`: nothing happens until then.
+    fn step(&mut self, end: Time) -> Result<bool, Violation>;
+
+    fn run_for(&mut self, length: Duration) -> Result<(), Violation> {
+        let end = self.network().now + length;
+        while self.step(end)? {}
+        self.network().now = end;
+        Ok(())
+    }
+
+    /// Runs until something holds; what does not hold in time is the violation.
+    fn run_until(
+        &mut self,
+        limit: Duration,
+        holds: impl Fn(&View<'_>) -> Result<(), Violation>,
+    ) -> Result<(), Violation> {
+        let end = self.network().now + limit;
+        loop {
+            match holds(&self.network().view()) {
+                Ok(()) => return Ok(()),
+                Err(violation) if !self.step(end)? => return Err(violation),
+                Err(_) => {}
+            }
+        }
+    }
+}
+
 struct Run {
     scenario: Scenario,
     network: Network,
@@ -361,30 +392,27 @@ impl Run {
         Ok(())
     }
 
-    fn run_for(&mut self, length: Duration) -> Result<(), Violation> {
-        let end = self.network.now + length;
-        while self.step(end)? {}
-        self.network.now = end;
-        Ok(())
-    }
-
-    /// Runs until something holds; what does not hold in time is the violation.
-    fn run_until(
-        &mut self,
-        limit: Duration,
-        holds: impl Fn(&View<'_>) -> Result<(), Violation>,
-    ) -> Result<(), Violation> {
-        let end = self.network.now + limit;
-        loop {
-            match holds(&self.network.view()) {
-                Ok(()) => return Ok(()),
-                Err(violation) if !self.step(end)? => return Err(violation),
-                Err(_) => {}
+    /// Zave's theorem is for networks that keep r + 1 members through all failures: smaller ones heal, but promise less meanwhile.
+    fn moment(&self) -> Moment {
+        match self.scenario.regime {
+            Regime::Graceful | Regime::Crashes if self.failures == 0 || self.are_enough_left() => {
+                Moment::FailuresSeen
             }
+            _ => Moment::Any,
         }
     }
 
-    /// The next thing that happens, after which the invariants that hold always must hold.
+    fn are_enough_left(&self) -> bool {
+        self.established - self.failures > self.scenario.net.successors()
+    }
+}
+
+impl Checked for Run {
+    fn network(&mut self) -> &mut Network {
+        &mut self.network
+    }
+
+    /// After it the invariants that hold always must hold.
     fn step(&mut self, end: Time) -> Result<bool, Violation> {
         if self.moment() == Moment::Any {
             self.network.journal.excuse_lookups();
@@ -400,20 +428,6 @@ impl Run {
         let principals = if self.are_enough_left() { enough } else { 0 };
         invariant::check(&self.network.view().with_principals(principals), moment)?;
         Ok(stepped)
-    }
-
-    /// Zave's theorem is for networks that keep r + 1 members through all failures: smaller ones heal, but promise less meanwhile.
-    fn moment(&self) -> Moment {
-        match self.scenario.regime {
-            Regime::Graceful | Regime::Crashes if self.failures == 0 || self.are_enough_left() => {
-                Moment::FailuresSeen
-            }
-            _ => Moment::Any,
-        }
-    }
-
-    fn are_enough_left(&self) -> bool {
-        self.established - self.failures > self.scenario.net.successors()
     }
 }
 
