@@ -3,13 +3,18 @@
 
 mod sockets;
 
+use std::net::SocketAddr;
+use std::time::Duration;
+
 use p2ps::access_point::AccessPoint;
-use p2ps::com::handshake::HandshakeError;
+use p2ps::com::handshake::{HandshakeError, Hello, offer};
 use p2ps::config::{Geometry, NetConfig};
 use p2ps::id::{Id, Ring};
+use p2ps::message::Contact;
 use p2ps::node::{ConfigProblem, Events, Node, NodeConfig, NodeError, NodeEvent};
 use p2ps::peer::JoinError;
 use sockets::{Members, PATIENCE, at, config, net, run};
+use tokio::net::{TcpListener, TcpStream};
 
 async fn look_ups_are_right_from_everywhere(members: &Members) {
     for node in members.nodes() {
@@ -83,6 +88,34 @@ fn a_link_tells_a_farewell_from_a_crash() {
         assert_eq!(closed_link(&mut members.0.get_mut(&Id(1)).unwrap().2).await, (Id(2), false));
         members.until_ring("the other is alone").await;
     });
+}
+
+#[test]
+fn a_node_that_says_farewell_takes_no_new_link() {
+    run(async {
+        let (node, ..) = Node::create_net(net(), at(1)).await.unwrap();
+        // One who shakes hands and then neither reads nor closes: the node waits for it.
+        let silent = shake_hands(&node, 2).await.unwrap();
+        let leaver = node.clone();
+        let leaving = tokio::spawn(async move { leaver.leave().await });
+        let mut late = Vec::new();
+        while let Ok(link) = shake_hands(&node, 3 + late.len() as u64).await {
+            late.push(link);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(!leaving.is_finished(), "{} links were taken until the node ended", late.len());
+        drop((silent, late));
+        leaving.await.unwrap().unwrap();
+    });
+}
+
+async fn shake_hands(node: &Node, id: u64) -> Result<TcpStream, HandshakeError> {
+    let mut stream = TcpStream::connect(SocketAddr::from(node.access_point())).await?;
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let contact = Contact { id: Id(id), access_point: listener.local_addr()?.into(), ..node.contact() };
+    let hello = Hello::Link { net: net(), contact, expected: None };
+    offer(&mut stream, None, &hello, &[]).await?;
+    Ok(stream)
 }
 
 #[test]
@@ -233,7 +266,7 @@ fn a_network_of_another_version_is_refused_and_both_versions_are_named() {
     });
 }
 
-async fn other_version_forever(listener: &tokio::net::TcpListener) {
+async fn other_version_forever(listener: &TcpListener) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     loop {
         let (mut stream, _) = listener.accept().await.unwrap();

@@ -49,6 +49,7 @@ pub(super) struct Dials {
     queued_bytes: usize,
     handshakes: VecDeque<(u64, Task)>,
     handshakes_begun: u64,
+    ended: bool,
 }
 
 #[derive(Debug, Default)]
@@ -109,9 +110,14 @@ impl Dials {
         self.want(Target::Anyone(access_point))
     }
 
-    /// Ends all dials and handshakes.
-    pub(super) fn clear(&mut self) {
-        let dials = std::mem::take(self);
+    /// Whether no link is made any more.
+    pub(super) fn have_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Ends all dials and handshakes, for good.
+    pub(super) fn end(&mut self) {
+        let dials = std::mem::replace(self, Dials { ended: true, ..Dials::default() });
         for task in dials.under_way.into_values().filter_map(|dial| dial.task) {
             task.abort();
         }
@@ -135,7 +141,7 @@ impl Dials {
         if self.under_way.contains_key(&target) {
             return true;
         }
-        if self.under_way.len() >= DIALS_MAX {
+        if self.ended || self.under_way.len() >= DIALS_MAX {
             return false;
         }
         self.under_way.insert(target, Dial::default());
@@ -252,10 +258,10 @@ pub(super) async fn accept(shared: Arc<Shared>, listener: Listener) {
 /// Only so many handshakes may be under way. The oldest gives way: an honest one takes milliseconds.
 fn begin_handshake(shared: &Arc<Shared>, stream: Stream, address: SocketAddr) {
     let mut state = shared.lock();
-    if state.is_stopped() {
+    let dials = &mut state.dials;
+    if dials.ended {
         return;
     }
-    let dials = &mut state.dials;
     dials.handshakes_begun += 1;
     let number = dials.handshakes_begun;
     if dials.handshakes.len() >= HANDSHAKES_MAX

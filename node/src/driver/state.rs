@@ -267,10 +267,10 @@ impl State {
         after <= before || self.partial_bytes <= PARTIAL_BYTES_MAX
     }
 
-    /// Takes in a link whose handshake has succeeded. `None`: there is no room, or the node has stopped.
+    /// Takes in a link whose handshake has succeeded. `None`: there is no room, or the node takes no more.
     pub(super) fn add_link(&mut self, now: Time, mut link: Link) -> Option<LinkKey> {
         let contact = link.contact;
-        if self.stopped || !self.make_room(now, &contact) {
+        if self.dials.have_ended() || !self.make_room(now, &contact) {
             return None;
         }
         if self.links.find(&contact).is_none() {
@@ -372,23 +372,21 @@ impl State {
         self.handle(now, Input::Command(Command::Leave));
     }
 
-    /// Says farewell on all links; what waits to leave leaves before.
+    /// Says farewell on all links; what waits to leave leaves before. No other link is made from now on: who came late would
+    /// keep the node from its end.
     pub(super) fn close_links(&mut self, emptied: oneshot::Sender<()>) {
         self.release(Time::from_micros(u64::MAX));
+        self.end_dials();
         for key in self.links.keys() {
             self.links.close(key);
         }
-        self.dials.clear();
         self.emptied = Some(emptied);
     }
 
     /// Closes everything at once, without a farewell.
     pub(super) fn stop(&mut self) {
         self.stopped = true;
-        if let Some(acceptor) = self.acceptor.take() {
-            acceptor.abort();
-        }
-        self.dials.clear();
+        self.end_dials();
         self.shaper.clear();
         for key in self.links.keys() {
             self.links.remove(key);
@@ -575,6 +573,14 @@ impl State {
             }
         }
         self.events.put(NodeEvent::Overlay(event), 1);
+    }
+
+    /// Nobody listens any more, and nobody is dialled.
+    fn end_dials(&mut self) {
+        if let Some(acceptor) = self.acceptor.take() {
+            acceptor.abort();
+        }
+        self.dials.end();
     }
 
     fn check_emptied(&mut self) {
