@@ -38,14 +38,7 @@ fn main() -> ExitCode {
     }
     let done = match Cli::parse().command {
         Cmd::Run(options) => run(&options),
-        Cmd::Agent { worker, sentinel } => {
-            let done = match sentinel {
-                Some(lease_ms) => p2ps::agent::run_sentinel(Duration::from_millis(lease_ms)),
-                None if worker => p2ps::agent::run_worker(),
-                None => p2ps::agent::run(),
-            };
-            done.map(|()| ExitCode::SUCCESS).map_err(Into::into)
-        }
+        Cmd::Agent(role) => agent(&role),
         Cmd::NewKey => new_key(),
     };
     done.unwrap_or_else(|error: Box<dyn std::error::Error>| {
@@ -74,16 +67,26 @@ enum Cmd {
     /// Run a node: create a network, or join one.
     Run(Box<RunOptions>),
     /// Own the nodes of this host for an orchestrator, on standard input and output.
-    Agent {
-        /// Be a worker process of an agent, which starts it itself.
-        #[arg(long)]
-        worker: bool,
-        /// Be the sentinel of an agent, which starts it itself: kill it where it is silent for so many milliseconds.
-        #[arg(long, value_name = "MS", conflicts_with = "worker")]
-        sentinel: Option<u64>,
-    },
+    Agent(AgentRole),
     /// Print a fresh network key, for run --network-key-stdin.
     NewKey,
+}
+
+/// What an agent is, or else a process that it starts itself.
+#[derive(Args)]
+struct AgentRole {
+    /// Be a worker process of an agent.
+    #[arg(long, group = "role")]
+    worker: bool,
+    /// Be the sentinel of an agent: kill it where it is silent for so many milliseconds.
+    #[arg(long, value_name = "MS", group = "role")]
+    sentinel: Option<u64>,
+    /// Be the keeper of an agent: own the queues by which the kernel degrades links.
+    #[arg(long, group = "role")]
+    keeper: bool,
+    /// Remove the queues that agents have left that were killed with their keepers, and end.
+    #[arg(long, group = "role")]
+    sweep: bool,
 }
 
 #[derive(Args)]
@@ -163,6 +166,23 @@ fn proxy_use(text: &str) -> Result<ProxyUse, String> {
         "never" => Ok(ProxyUse::Never),
         _ => Err("write if-unreachable, always or never".to_owned()),
     }
+}
+
+fn agent(role: &AgentRole) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    match *role {
+        AgentRole { sentinel: Some(lease_ms), .. } => {
+            p2ps::agent::run_sentinel(Duration::from_millis(lease_ms))?
+        }
+        AgentRole { worker: true, .. } => p2ps::agent::run_worker()?,
+        AgentRole { keeper: true, .. } => p2ps::agent::run_keeper()?,
+        AgentRole { sweep: true, .. } => {
+            for interface in p2ps::agent::sweep_queues()? {
+                println!("{interface}");
+            }
+        }
+        _ => p2ps::agent::run()?,
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn new_key() -> Result<ExitCode, Box<dyn std::error::Error>> {

@@ -1,13 +1,18 @@
-//! The shapes of this host's nodes' links: the groups that rules speak of, and the rules that stand for each node.
+//! The shapes of this host's nodes' links: the groups that rules speak of, the rules that stand for each node, and the kernel where it,
+//! and not the nodes, is to carry them out.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 
 use super::body::line;
-use super::kernel::CutRules;
-use super::protocol::{GROUP_IDS_MAX, GROUPS_MAX, GroupIndex, LIST_MAX, NodeIndex, SHAPE_IDS_MAX, ShapeRule};
-use crate::com::shaping::{Cut, LinkShape};
+use super::kernel::{Kernel, KernelError};
+use super::protocol::{
+    Action, ActionKind, GROUP_IDS_MAX, GROUPS_MAX, GroupIndex, LIST_MAX, NodeIndex, SHAPE_IDS_MAX, ShapeRule,
+};
+use crate::access_point::AccessPoint;
+use crate::com::shaping::LinkShape;
 use crate::control::Order;
 use crate::id::Id;
 
@@ -17,12 +22,14 @@ pub(super) struct Faults {
     groups: Vec<Vec<Id>>,
     ids: usize,
     standing: HashMap<NodeIndex, Vec<ShapeRule>>,
+    /// What carries the rules out, where it is not the nodes.
+    kernel: Option<Kernel>,
     /// The rules that were last written as an order: many nodes are given the same at one time.
     written: Option<(Vec<ShapeRule>, Bytes)>,
 }
 
 /// Why groups or rules were refused, whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum FaultError {
     #[error("more than {LIST_MAX} groups or ids in one line")]
     List,
@@ -34,8 +41,8 @@ pub(super) enum FaultError {
     Unknown(GroupIndex),
     #[error("the rules name {0} nodes; at most {SHAPE_IDS_MAX} are allowed")]
     TooMany(usize),
-    #[error("kernels make cuts only: the nodes can do the rest (faults: {{with: node}})")]
-    NoCut,
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
 }
 
 impl Faults {
@@ -62,60 +69,88 @@ impl Faults {
         Ok(())
     }
 
+    /// Lets the kernel carry the rules out, for the run with this name, and takes in where nodes are.
+    pub(super) fn use_kernel(&mut self, run: &str, nodes: Vec<(Id, AccessPoint)>) -> Result<(), FaultError> {
+        let kernel = match &mut self.kernel {
+            Some(kernel) => kernel,
+            none => none.insert(Kernel::new(run)?),
+        };
+        Ok(kernel.extend(nodes)?)
+    }
+
+    /// Undoes what the kernel does.
+    pub(super) fn free_kernel(&mut self) {
+        self.kernel = None;
+    }
+
+    /// Makes sure that the kernel, where it is to, can carry out what these actions ask of this host's nodes, which are at `own`.
+    pub(super) fn expect(
+        &mut self,
+        own: impl Fn() -> Vec<SocketAddr>,
+        actions: &[Action],
+    ) -> Result<(), FaultError> {
+        let Some(kernel) = &mut self.kernel else { return Ok(()) };
+        let own = own();
+        let shaping = actions.iter().filter_map(|action| match &action.kind {
+            ActionKind::Shape { rules } => Some(rules),
+            _ => None,
+        });
+        let mut expected: Vec<&ShapeRule> = Vec::new();
+        for rule in shaping.flatten() {
+            if !expected.contains(&rule) {
+                expected.push(rule);
+                let nodes = self.groups.get(rule.to as usize).map_or(&[][..], Vec::as_slice);
+                kernel.expect(&own, nodes, &rule.shape)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets `rules` stand for a node of this host, whose nodes are at `own`. Gives back the order that tells it, as a line; `None`: the
+    /// kernel has carried them out.
+    pub(super) fn shape(
+        &mut self,
+        own: impl Fn() -> Vec<SocketAddr>,
+        node: NodeIndex,
+        rules: Vec<ShapeRule>,
+    ) -> Result<Option<Bytes>, FaultError> {
+        let Some(kernel) = &mut self.kernel else { return self.order(node, rules).map(Some) };
+        // All nodes of a host have the same rules: those that one is told now, the others are told at this moment too.
+        if !kernel.has_made(&rules) {
+            resolve(&self.groups, &rules)?;
+            let group = |rule: &ShapeRule| self.groups.get(rule.to as usize).into_iter().flatten();
+            let shapes = rules.iter().flat_map(|rule| group(rule).map(|id| (*id, rule.shape))).collect();
+            kernel.shape(&own(), rules.clone(), &shapes)?;
+        }
+        self.stand(node, rules);
+        Ok(None)
+    }
+
     /// Lets `rules` stand for a node; gives back the order that tells it, as a line.
-    pub(super) fn shape(&mut self, node: NodeIndex, rules: Vec<ShapeRule>) -> Result<Bytes, FaultError> {
+    fn order(&mut self, node: NodeIndex, rules: Vec<ShapeRule>) -> Result<Bytes, FaultError> {
         let order = match &self.written {
             Some((written, order)) if *written == rules => order.clone(),
             _ => {
-                let order = line(&Order::Shape { rules: self.resolve(&rules)? });
+                let order = line(&Order::Shape { rules: resolve(&self.groups, &rules)? });
                 self.written = Some((rules.clone(), order.clone()));
                 order
             }
         };
+        self.stand(node, rules);
+        Ok(order)
+    }
+
+    fn stand(&mut self, node: NodeIndex, rules: Vec<ShapeRule>) {
         match rules.is_empty() {
             true => self.standing.remove(&node),
             false => self.standing.insert(node, rules),
         };
-        Ok(order)
-    }
-
-    /// Lets `rules` stand for a node whose host's kernel carries them out; gives back what stood.
-    pub(super) fn stand(
-        &mut self,
-        node: NodeIndex,
-        rules: Vec<ShapeRule>,
-    ) -> Result<Option<Vec<ShapeRule>>, FaultError> {
-        self.resolve(&rules)?;
-        if rules.iter().any(|rule| rule.shape != (LinkShape { cut: rule.shape.cut, ..LinkShape::default() }))
-        {
-            return Err(FaultError::NoCut);
-        }
-        Ok(match rules.is_empty() {
-            true => self.standing.remove(&node),
-            false => self.standing.insert(node, rules),
-        })
-    }
-
-    /// Which groups this host's nodes are cut off from. Where kernels do it, all nodes of a host have the same rules.
-    pub(super) fn cut_rules(&self) -> CutRules {
-        self.standing.values().flatten().map(|rule| (rule.to, rule.shape.cut)).collect()
-    }
-
-    /// Which nodes `rules` name.
-    pub(super) fn cut_off(&self, rules: &CutRules) -> BTreeMap<Id, Cut> {
-        let mut cuts: BTreeMap<Id, Cut> = BTreeMap::new();
-        for (to, cut) in rules {
-            for id in self.groups.get(*to as usize).into_iter().flatten() {
-                let both = cuts.get(id).map_or(*cut, |other| other.and(*cut));
-                cuts.insert(*id, both);
-            }
-        }
-        cuts
     }
 
     /// What a node that starts now is to do to its links.
     pub(super) fn standing(&self, node: NodeIndex) -> Vec<(Vec<Id>, LinkShape)> {
-        let rules = self.standing.get(&node).map(|rules| self.resolve(rules));
+        let rules = self.standing.get(&node).filter(|_| self.kernel.is_none());
+        let rules = rules.map(|rules| resolve(&self.groups, rules));
         rules.map_or_else(Vec::new, |rules| {
             rules.expect("rules that stand were resolved before, and groups only grow")
         })
@@ -125,18 +160,19 @@ impl Faults {
     pub(super) fn heal(&mut self) -> Vec<NodeIndex> {
         std::mem::take(&mut self.standing).into_keys().collect()
     }
+}
 
-    fn resolve(&self, rules: &[ShapeRule]) -> Result<Vec<(Vec<Id>, LinkShape)>, FaultError> {
-        let group = |to: GroupIndex| self.groups.get(to as usize).ok_or(FaultError::Unknown(to));
-        let mut ids = 0;
-        for rule in rules {
-            ids += group(rule.to)?.len();
-        }
-        if ids > SHAPE_IDS_MAX {
-            return Err(FaultError::TooMany(ids));
-        }
-        rules.iter().map(|rule| Ok((group(rule.to)?.clone(), rule.shape))).collect()
+/// The nodes that each rule names, and what is done to the links to them.
+fn resolve(groups: &[Vec<Id>], rules: &[ShapeRule]) -> Result<Vec<(Vec<Id>, LinkShape)>, FaultError> {
+    let group = |to: GroupIndex| groups.get(to as usize).ok_or(FaultError::Unknown(to));
+    let mut ids = 0;
+    for rule in rules {
+        ids += group(rule.to)?.len();
     }
+    if ids > SHAPE_IDS_MAX {
+        return Err(FaultError::TooMany(ids));
+    }
+    rules.iter().map(|rule| Ok((group(rule.to)?.clone(), rule.shape))).collect()
 }
 
 #[cfg(test)]
@@ -187,16 +223,16 @@ mod tests {
     fn the_last_rules_stand_until_they_are_healed() {
         let mut faults = Faults::default();
         faults.extend(0, vec![ids(0..2), ids(2..4)]).unwrap();
-        assert_eq!(faults.shape(7, vec![rule(2, 1)]), Err(FaultError::Unknown(2)));
+        assert_eq!(faults.order(7, vec![rule(2, 1)]), Err(FaultError::Unknown(2)));
         assert!(faults.standing(7).is_empty(), "what was refused does not stand");
-        let order = faults.shape(7, vec![rule(0, 5), rule(1, 6)]).unwrap();
+        let order = faults.order(7, vec![rule(0, 5), rule(1, 6)]).unwrap();
         let Order::Shape { rules } = serde_json::from_slice(&order).unwrap() else { panic!("{order:?}") };
         assert_eq!(rules, [(ids(0..2), rule(0, 5).shape), (ids(2..4), rule(0, 6).shape)]);
         assert_eq!(faults.standing(7), rules);
-        assert_eq!(faults.shape(8, vec![rule(0, 5), rule(1, 6)]).unwrap().as_ptr(), order.as_ptr(), "shared");
-        faults.shape(7, vec![rule(1, 9)]).unwrap();
+        assert_eq!(faults.order(8, vec![rule(0, 5), rule(1, 6)]).unwrap().as_ptr(), order.as_ptr(), "shared");
+        faults.order(7, vec![rule(1, 9)]).unwrap();
         assert_eq!(faults.standing(7), [(ids(2..4), rule(1, 9).shape)]);
-        faults.shape(7, Vec::new()).unwrap();
+        faults.order(7, Vec::new()).unwrap();
         assert!(faults.standing(7).is_empty());
         assert_eq!(faults.heal(), [8]);
         assert!(faults.standing(8).is_empty());
@@ -224,7 +260,7 @@ mod tests {
         };
         let rules: Vec<ShapeRule> =
             (0..super::super::protocol::SHAPE_RULES_MAX as u32).map(|to| ShapeRule { to, shape }).collect();
-        assert!(faults.shape(1, rules).unwrap().len() < LINE_BYTES_MAX);
+        assert!(faults.order(1, rules).unwrap().len() < LINE_BYTES_MAX);
         let setup = Setup {
             net: crate::config::NetConfig::default(),
             id: Id(u64::MAX),
@@ -238,7 +274,7 @@ mod tests {
         assert!(line(&setup).len() < LINE_BYTES_MAX);
         faults.extend(255, vec![ids(0..1)]).unwrap();
         assert_eq!(
-            faults.shape(1, vec![rule(0, 1), rule(255, 1)]),
+            faults.order(1, vec![rule(0, 1), rule(255, 1)]),
             Err(FaultError::TooMany(SHAPE_IDS_MAX + 1))
         );
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::kernel::Refusals;
 use super::protocol::HostFacts;
 
 /// The open files of an agent that has no nodes, at most.
@@ -63,6 +64,7 @@ pub(super) struct TooFewOpenFiles {
 
 /// The facts of this host; what cannot be read stays empty or zero.
 pub(super) fn facts() -> HostFacts {
+    let Refusals { faults, bandwidth, latency } = super::kernel::refusals();
     HostFacts {
         name: first_line("/proc/sys/kernel/hostname"),
         kernel: first_line("/proc/sys/kernel/osrelease"),
@@ -74,7 +76,9 @@ pub(super) fn facts() -> HostFacts {
         processes_max: processes_max(),
         pid: std::process::id(),
         node_version: env!("CARGO_PKG_VERSION").to_owned(),
-        no_kernel_faults: super::kernel::refusal(),
+        no_kernel_faults: faults,
+        no_kernel_bandwidth: bandwidth,
+        no_kernel_latency: latency,
     }
 }
 

@@ -102,6 +102,23 @@ pub fn run_sentinel(lease: Duration) -> Result<(), AgentError> {
     sentinel::run(lease)
 }
 
+/// Owns the queues that its agent, which started this process, lets the kernel make, and removes them when that ends.
+///
+/// # Errors
+/// [`AgentError::System`]: it cannot keep them.
+pub fn run_keeper() -> Result<(), AgentError> {
+    kernel::run_keeper()
+}
+
+/// Removes the queues that agents in this network namespace have left, where they were killed together with what would have removed them.
+/// Gives back the names of their interfaces.
+///
+/// # Errors
+/// What the system said.
+pub fn sweep_queues() -> std::io::Result<Vec<String>> {
+    kernel::sweep_queues()
+}
+
 /// What the thread that reads standard input has to say.
 enum Heard {
     Request(Box<Request>),

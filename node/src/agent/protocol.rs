@@ -66,6 +66,9 @@ pub const SHAPE_RULES_MAX: usize = 256;
 /// The most nodes that the rules of one [`ActionKind::Shape`] name: with them a node's order fits in its line.
 pub const SHAPE_IDS_MAX: usize = 40_000;
 
+/// The most jitter that kernels draw, in microseconds: 200 ms. Their tables go as far as a heavy tail of that.
+pub const KERNEL_JITTER_US_MAX: u64 = 200_000;
+
 /// The longest line between an orchestrator and an agent, in bytes: any node's line fits with what goes around it.
 pub const NOTICE_BYTES_MAX: usize = 2 * crate::control::LINE_BYTES_MAX;
 
@@ -119,8 +122,9 @@ pub enum Request {
         /// Each group's nodes, by id; at most [`LIST_MAX`] groups, and as many ids in all.
         groups: Vec<Vec<Id>>,
     },
-    /// The host's kernel makes the cuts of [`ActionKind::Shape`], not the nodes; no other shape can be had then. Where the nodes are
-    /// that groups name; more lines may follow until [`Request::Start`]. An agent that cannot says so ([`Notice::Problem`]).
+    /// The host's kernel shapes the links of [`ActionKind::Shape`], not the nodes: between hosts, and so all nodes of a host alike. Where the
+    /// nodes are that groups name; more lines may follow until [`Request::Start`]. An agent that cannot says so ([`Notice::Problem`]), also
+    /// when it hears of actions that its kernel cannot carry out.
     Kernel {
         /// At most [`LIST_MAX`].
         nodes: Vec<(Id, AccessPoint)>,
@@ -459,4 +463,10 @@ pub struct HostFacts {
     /// Why its kernel cannot make faults, if it cannot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub no_kernel_faults: Option<String>,
+    /// Why its kernel cannot limit bandwidth, if it cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_kernel_bandwidth: Option<String>,
+    /// Why its kernel cannot delay or lose packets, if it cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_kernel_latency: Option<String>,
 }

@@ -8,9 +8,8 @@ use tokio::sync::mpsc;
 use super::AgentError;
 use super::body::{Exit, Heard, Life, NodeEvent};
 use super::clock::{monotonic_us, unix_us};
-use super::faults::Faults;
+use super::faults::{FaultError, Faults};
 use super::host;
-use super::kernel::{Kernel, KernelError};
 use super::outlet::Outlet;
 use super::preparation::prepare;
 use super::probe::Probe;
@@ -24,7 +23,6 @@ use super::schedule::Slice;
 use super::sentinel::Sentinel;
 use crate::access_point::AccessPoint;
 use crate::control::{Order, Report};
-use crate::id::Id;
 
 /// How long an agent waits for its first line, in microseconds. It is on its way when the agent starts; so this is no more than a
 /// lease for what was cut off in between.
@@ -63,8 +61,6 @@ pub(super) struct Supervisor {
     addresses: HashMap<NodeIndex, AccessPoint>,
     slice: Slice,
     faults: Faults,
-    /// What carries the faults out, where it is not the nodes.
-    kernel: Option<Kernel>,
     /// The run's name.
     run: String,
     sampling: Option<Sampling>,
@@ -109,7 +105,6 @@ impl Supervisor {
             addresses: HashMap::new(),
             slice: Slice::default(),
             faults: Faults::default(),
-            kernel: None,
             run: String::new(),
             sampling: None,
             deferred: HashMap::new(),
@@ -202,10 +197,8 @@ impl Supervisor {
                 }
             }
             (Request::Kernel { nodes }, Phase::Prepared) => {
-                if let Err(error) = self.use_kernel(nodes) {
-                    self.problem(format!(
-                        "the kernel cannot make faults: {error} (faults: {{with: node}} needs nothing)"
-                    ));
+                if let Err(error) = self.faults.use_kernel(&self.run, nodes) {
+                    self.problem(cannot_make_faults(&error));
                 }
             }
             (Request::Start { at_us }, Phase::Prepared) => {
@@ -257,7 +250,13 @@ impl Supervisor {
     fn schedule(&mut self, actions: Vec<Action>) {
         let roster = self.roster.as_ref();
         let is_here = |node| roster.is_some_and(|roster| roster.contains(node));
-        if let Err(error) = self.slice.extend(actions, is_here) {
+        let own = || roster.map_or_else(Vec::new, Roster::addresses);
+        let expected = self.faults.expect(own, &actions);
+        let taken = self.slice.extend(actions, is_here);
+        if let Err(error) = expected {
+            self.problem(cannot_make_faults(&error));
+        }
+        if let Err(error) = taken {
             self.problem(format!("a part of the schedule was refused: {error}"));
         }
     }
@@ -359,35 +358,12 @@ impl Supervisor {
         }
     }
 
-    /// Lets the kernel make the faults, and takes in where nodes are.
-    fn use_kernel(&mut self, nodes: Vec<(Id, AccessPoint)>) -> Result<(), KernelError> {
-        let kernel = match &mut self.kernel {
-            Some(kernel) => kernel,
-            none => none.insert(Kernel::new(&self.run)?),
-        };
-        kernel.extend(nodes)
-    }
-
     /// Shapes a node's links: now where it runs, and whenever it starts while these rules stand.
     fn shape(&mut self, node: NodeIndex, rules: Vec<ShapeRule>) -> Option<String> {
         let roster = self.roster.as_ref()?;
-        if let Some(kernel) = &mut self.kernel {
-            let before = match self.faults.stand(node, rules) {
-                Ok(before) => before,
-                Err(error) => return Some(error.to_string()),
-            };
-            let rules = self.faults.cut_rules();
-            if kernel.has_made(&rules) {
-                return None;
-            }
-            let cut_off = self.faults.cut_off(&rules);
-            let error = kernel.cut(&roster.addresses(), rules, &cut_off).err()?;
-            // What could not be made does not stand.
-            self.faults.stand(node, before.unwrap_or_default()).ok();
-            return Some(error.to_string());
-        }
-        match self.faults.shape(node, rules) {
-            Ok(order) => {
+        match self.faults.shape(|| roster.addresses(), node, rules) {
+            Ok(None) => None,
+            Ok(Some(order)) => {
                 let told = roster.say(node, order);
                 (!told).then(|| "the node does not read its orders".to_owned())
             }
@@ -414,8 +390,7 @@ impl Supervisor {
         let error = if join.is_empty() && !via.is_empty() {
             Some(format!("no address is known of any node that it should join by ({via:?})"))
         } else {
-            let is_nodes = self.kernel.is_none();
-            let shapes = if is_nodes { self.faults.standing(action.node) } else { Vec::new() };
+            let shapes = self.faults.standing(action.node);
             match roster.start(action.node, join, shapes) {
                 Ok(()) => None,
                 Err(StartError::Ending) => {
@@ -544,7 +519,7 @@ impl Supervisor {
         self.deferred.clear();
         self.sampling = None;
         // Its faults go with it.
-        self.kernel = None;
+        self.faults.free_kernel();
         if let Some(roster) = &mut self.roster {
             roster.kill_all();
         }
@@ -578,6 +553,12 @@ impl Phase {
             Phase::Ending { .. } | Phase::Ended(_) => "ending",
         }
     }
+}
+
+fn cannot_make_faults(error: &FaultError) -> String {
+    format!(
+        "the kernel cannot make faults: {error}; or leave `with: kernel` out of the plan: the nodes need nothing"
+    )
 }
 
 fn name(request: &Request) -> &'static str {

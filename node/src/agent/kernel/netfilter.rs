@@ -1,16 +1,17 @@
-//! One table of packet filters in the kernel, spoken to over netlink: nftables without the `nft` program.
+//! One table of packet filters in the kernel, spoken to over netlink: nftables without the `nft` program. Packets are dropped by it, or
+//! told which class of their interface's queues they go through (their priority, as `tc` says).
 //!
 //! The table has the flag `owner` (Linux 5.12): only the socket that made it may change it, and **the kernel removes it when that socket
 //! closes**, however its process ends. That is the dead man's switch, and why no program is called: `nft` would be the owner, and
 //! take the table with it when it ends. Numbers and names are those of `linux/netfilter/nf_tables.h` and `nfnetlink.h`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
+
+use super::netlink::{
+    ACK, APPEND, CREATE, NetlinkError, Part, REQUEST, Socket, attribute, message, nested, text,
 };
 
 /// How much of a change is sent at once, in bytes: what a socket's buffer holds by default, with room to spare.
@@ -18,9 +19,6 @@ const BATCH_BYTES_MAX: usize = 96 << 10;
 
 /// The most elements in one message: an attribute has at most 64 KiB.
 const ELEMENTS_PER_MESSAGE: usize = 1000;
-
-/// The longest answer that is read, in bytes. An answer repeats what it is about only where that failed.
-const ANSWER_BYTES_MAX: usize = 16 << 10;
 
 /// `NFNL_SUBSYS_NFTABLES`.
 const NFTABLES: u16 = 10;
@@ -40,19 +38,17 @@ const GET_GENERATION: u16 = 16;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 
-/// Flags and types of netlink.
-const REQUEST: u16 = 1;
-const ACK: u16 = 4;
-const CREATE: u16 = 0x400;
-const APPEND: u16 = 0x800;
-const NESTED: u16 = 0x8000;
-const ERROR: u16 = 2;
-
 /// `NFT_TABLE_F_OWNER`.
 const OWNER: u32 = 2;
 
 /// `NFT_REG32_00`: the first of the registers of four bytes.
 const FIRST_REGISTER: u32 = 8;
+
+/// `NFT_SET_MAP`.
+const MAP: u32 = 8;
+
+/// How the program `nft` shows the values of a map: as classes of queues.
+const SHOWN_AS_CLASS: u32 = 23;
 
 /// Which packets, of those that two addresses exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,14 +68,23 @@ pub(super) enum End {
     Destination,
 }
 
-/// TCP packets that are dropped: those from the first address to the second with this port at this end.
+/// TCP packets: those from the first address to the second with this port at this end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Dropped {
+pub(super) struct Packets {
     pub(super) way: Way,
     pub(super) end: End,
     pub(super) from: IpAddr,
     pub(super) to: IpAddr,
     pub(super) port: u16,
+}
+
+/// What becomes of packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// They are lost.
+    Dropped,
+    /// They go through this class of their interface's queues, if there is one there.
+    Classed(u32),
 }
 
 /// Why the kernel does not do as it is told.
@@ -107,10 +112,19 @@ impl From<Errno> for NetfilterError {
     }
 }
 
+impl From<NetlinkError> for NetfilterError {
+    fn from(error: NetlinkError) -> NetfilterError {
+        match error {
+            NetlinkError::Refused(error) => error.into(),
+            NetlinkError::NoAnswer => NetfilterError::NoAnswer,
+        }
+    }
+}
+
 /// A table of this process's. Closing it removes it.
 #[derive(Debug)]
 pub(super) struct Table {
-    socket: OwnedFd,
+    socket: Socket,
     name: String,
     exists: bool,
 }
@@ -118,34 +132,38 @@ pub(super) struct Table {
 impl Table {
     /// A table that does not exist yet, if this process may have one.
     pub(super) fn new(name: String) -> Result<Table, NetfilterError> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(netlink::NETFILTER))?;
-        let table = Table { socket, name, exists: false };
-        table.exchange(&message(NFTABLES << 8 | GET_GENERATION, REQUEST | ACK, UNSPECIFIED, 0, &[]))?;
+        let table = Table { socket: Socket::open(Part::Netfilter)?, name, exists: false };
+        let question = message(NFTABLES << 8 | GET_GENERATION, REQUEST | ACK, &family(UNSPECIFIED, 0), &[]);
+        table.socket.exchange(&question)?;
         Ok(table)
     }
 
-    /// Drops these packets and no others from now on; without any the table does not exist.
-    pub(super) fn set(&mut self, drops: &BTreeSet<Dropped>) -> Result<(), NetfilterError> {
+    /// Lets this become of these packets, and nothing of others, from now on; without any the table does not exist.
+    pub(super) fn set(&mut self, fates: &BTreeMap<Packets, Fate>) -> Result<(), NetfilterError> {
         let mut batch = Batch::default();
         if self.exists {
             batch.add(DELETE_TABLE, 0, &self.of_table(&[]));
-            self.exists = false;
         }
-        if drops.is_empty() {
-            return if batch.is_empty() { Ok(()) } else { self.commit(batch) };
+        if fates.is_empty() {
+            if !batch.is_empty() {
+                self.commit(batch)?;
+            }
+            self.exists = false;
+            return Ok(());
         }
         batch.add(NEW_TABLE, CREATE, &self.of_table(&attribute(2, &OWNER.to_be_bytes())));
-        let kinds: BTreeSet<Kind> = drops.iter().map(Kind::of).collect();
-        for way in BTreeSet::from_iter(kinds.iter().map(|kind| kind.way)) {
+        let mut kinds: BTreeMap<Kind, Vec<(&Packets, Fate)>> = BTreeMap::new();
+        for (packets, fate) in fates {
+            kinds.entry(Kind::of(packets, *fate)).or_default().push((packets, *fate));
+        }
+        for way in BTreeSet::from_iter(kinds.keys().map(|kind| kind.way)) {
             batch.add(NEW_CHAIN, CREATE, &self.chain(way));
         }
-        for (kind, number) in kinds.iter().zip(1..) {
-            batch.add(NEW_SET, CREATE, &self.address_set(*kind, number));
+        for (kind, number) in kinds.keys().zip(1..) {
+            batch.add(NEW_SET, CREATE, &self.packet_set(*kind, number));
             batch.add(NEW_RULE, CREATE | APPEND, &self.rule(*kind));
         }
-        for kind in &kinds {
-            let of_kind: Vec<&Dropped> = drops.iter().filter(|drop| Kind::of(drop) == *kind).collect();
+        for (kind, of_kind) in &kinds {
             for elements in of_kind.chunks(ELEMENTS_PER_MESSAGE) {
                 if batch.bytes.len() > BATCH_BYTES_MAX {
                     self.commit(std::mem::take(&mut batch))?;
@@ -160,32 +178,8 @@ impl Table {
     }
 
     fn commit(&self, batch: Batch) -> Result<(), NetfilterError> {
-        self.exchange(&batch.finish())
-    }
-
-    /// Sends messages, and reads what became of them: the kernel has answered when they have been sent.
-    fn exchange(&self, messages: &[u8]) -> Result<(), NetfilterError> {
-        send(&self.socket, messages, SendFlags::empty())?;
-        let (mut answered, mut refused) = (false, None);
-        let mut answer = vec![0; ANSWER_BYTES_MAX];
-        loop {
-            match recv(&self.socket, &mut answer[..], RecvFlags::DONTWAIT) {
-                Ok((length, _)) => {
-                    for error in errors(&answer[..length.min(ANSWER_BYTES_MAX)]) {
-                        answered = true;
-                        refused = refused.or(error);
-                    }
-                }
-                Err(Errno::AGAIN) => break,
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        match refused {
-            Some(error) => Err(error.into()),
-            None if answered => Ok(()),
-            None => Err(NetfilterError::NoAnswer),
-        }
+        self.socket.exchange(&batch.finish())?;
+        Ok(())
     }
 
     /// Attributes of a table, after its name.
@@ -204,23 +198,28 @@ impl Table {
         self.of_table(&[text(3, way.name()), nested(4, &hook), text(7, "filter")].concat())
     }
 
-    /// A set of pairs of addresses with a port.
-    fn address_set(&self, kind: Kind, number: u32) -> Vec<u8> {
+    /// A set of pairs of addresses with a port; or a map from these to classes.
+    fn packet_set(&self, kind: Kind, number: u32) -> Vec<u8> {
         // As the program `nft` shows them: ipv4_addr or ipv6_addr twice, and inet_service, six bits each.
         let address: u32 = if kind.v6 { 8 } else { 7 };
         let shown: u32 = address << 12 | address << 6 | 13;
         let length = 2 * kind.address_bytes() + 4;
-        let attributes = [
+        let flags = if kind.is_classed { MAP } else { 0 };
+        let mut attributes = vec![
             text(2, &kind.name()),
-            attribute(3, &0u32.to_be_bytes()),
+            attribute(3, &flags.to_be_bytes()),
             attribute(4, &shown.to_be_bytes()),
             attribute(5, &length.to_be_bytes()),
             attribute(10, &number.to_be_bytes()),
         ];
+        if kind.is_classed {
+            attributes.push(attribute(6, &SHOWN_AS_CLASS.to_be_bytes()));
+            attributes.push(attribute(7, &4u32.to_be_bytes()));
+        }
         self.of_table(&attributes.concat())
     }
 
-    /// Drops the TCP packets whose addresses and port are in the set of `kind`.
+    /// What becomes of the TCP packets whose addresses and port are in the set of `kind`.
     fn rule(&self, kind: Kind) -> Vec<u8> {
         let words = kind.address_bytes() / 4;
         let (source, destination) = if kind.v6 { (8, 24) } else { (12, 16) };
@@ -230,7 +229,7 @@ impl Table {
             End::Source => 0,
             End::Destination => 2,
         };
-        let expressions = [
+        let mut expressions = vec![
             // NFT_META_NFPROTO and NFT_META_L4PROTO.
             meta(15),
             equals(protocol),
@@ -239,23 +238,26 @@ impl Table {
             load(1, source, kind.address_bytes(), FIRST_REGISTER),
             load(1, destination, kind.address_bytes(), FIRST_REGISTER + words),
             load(2, port, 2, FIRST_REGISTER + 2 * words),
-            expression(
-                "lookup",
-                &[text(1, &kind.name()), attribute(2, &FIRST_REGISTER.to_be_bytes())].concat(),
-            ),
-            drop_packet(),
         ];
+        expressions.extend(match kind.is_classed {
+            true => [find(&kind.name(), Some(FIRST_REGISTER)), set_priority()],
+            false => [find(&kind.name(), None), drop_packet()],
+        });
         self.of_table(&[text(2, kind.way.name()), nested(4, &expressions.concat())].concat())
     }
 
-    fn elements(&self, kind: Kind, drops: &[&Dropped]) -> Vec<u8> {
-        let element = |drop: &&Dropped| {
-            let mut key = [octets(drop.from), octets(drop.to)].concat();
-            key.extend(drop.port.to_be_bytes());
+    fn elements(&self, kind: Kind, all: &[(&Packets, Fate)]) -> Vec<u8> {
+        let element = |(packets, fate): &(&Packets, Fate)| {
+            let mut key = [octets(packets.from), octets(packets.to)].concat();
+            key.extend(packets.port.to_be_bytes());
             key.extend([0, 0]);
-            nested(1, &nested(1, &attribute(1, &key)))
+            let mut attributes = nested(1, &attribute(1, &key));
+            if let Fate::Classed(class) = fate {
+                attributes.extend(nested(2, &attribute(1, &class.to_ne_bytes())));
+            }
+            nested(1, &attributes)
         };
-        let elements: Vec<u8> = drops.iter().flat_map(element).collect();
+        let elements: Vec<u8> = all.iter().flat_map(element).collect();
         self.of_table(&[text(2, &kind.name()), nested(3, &elements)].concat())
     }
 }
@@ -263,14 +265,17 @@ impl Table {
 /// What one set and its rule are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Kind {
+    /// What is dropped comes first.
+    is_classed: bool,
     way: Way,
     end: End,
     v6: bool,
 }
 
 impl Kind {
-    fn of(drop: &Dropped) -> Kind {
-        Kind { way: drop.way, end: drop.end, v6: drop.from.is_ipv6() }
+    fn of(packets: &Packets, fate: Fate) -> Kind {
+        let is_classed = fate != Fate::Dropped;
+        Kind { is_classed, way: packets.way, end: packets.end, v6: packets.from.is_ipv6() }
     }
 
     fn name(self) -> String {
@@ -278,7 +283,8 @@ impl Kind {
             End::Source => "from",
             End::Destination => "to",
         };
-        format!("{}_{end}_v{}", self.way.name(), if self.v6 { 6 } else { 4 })
+        let what = if self.is_classed { "slow_" } else { "" };
+        format!("{what}{}_{end}_v{}", self.way.name(), if self.v6 { 6 } else { 4 })
     }
 
     fn address_bytes(self) -> u32 {
@@ -310,7 +316,7 @@ impl Batch {
 
     fn add(&mut self, kind: u16, flags: u16, attributes: &[u8]) {
         self.last = self.bytes.len();
-        self.bytes.extend(message(NFTABLES << 8 | kind, REQUEST | flags, INET, 0, attributes));
+        self.bytes.extend(message(NFTABLES << 8 | kind, REQUEST | flags, &family(INET, 0), attributes));
     }
 
     /// With its beginning and its end, and the wish to be told when the last one has been done.
@@ -318,42 +324,14 @@ impl Batch {
         let flags = self.last + 6;
         let asked = u16::from_ne_bytes([self.bytes[flags], self.bytes[flags + 1]]) | ACK;
         self.bytes[flags..flags + 2].copy_from_slice(&asked.to_ne_bytes());
-        let frame = |kind| message(kind, REQUEST, UNSPECIFIED, NFTABLES, &[]);
+        let frame = |kind| message(kind, REQUEST, &family(UNSPECIFIED, NFTABLES), &[]);
         [frame(BATCH_BEGIN), self.bytes, frame(BATCH_END)].concat()
     }
 }
 
-/// A message: `nlmsghdr`, `nfgenmsg`, attributes.
-fn message(kind: u16, flags: u16, family: u8, resource: u16, attributes: &[u8]) -> Vec<u8> {
-    let length = 20 + attributes.len() as u32;
-    let mut bytes = Vec::with_capacity(length as usize);
-    bytes.extend(length.to_ne_bytes());
-    bytes.extend(kind.to_ne_bytes());
-    bytes.extend(flags.to_ne_bytes());
-    bytes.extend([0; 8]);
-    bytes.extend([family, 0]);
-    bytes.extend(resource.to_be_bytes());
-    bytes.extend(attributes);
-    bytes
-}
-
-/// An attribute, filled up to a multiple of four bytes.
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-    let length = 4 + value.len();
-    let mut bytes = Vec::with_capacity(length.next_multiple_of(4));
-    bytes.extend((length as u16).to_ne_bytes());
-    bytes.extend(kind.to_ne_bytes());
-    bytes.extend(value);
-    bytes.resize(length.next_multiple_of(4), 0);
-    bytes
-}
-
-fn nested(kind: u16, attributes: &[u8]) -> Vec<u8> {
-    attribute(kind | NESTED, attributes)
-}
-
-fn text(kind: u16, value: &str) -> Vec<u8> {
-    attribute(kind, &[value.as_bytes(), &[0]].concat())
+/// `nfgenmsg`.
+fn family(family: u8, resource: u16) -> Vec<u8> {
+    [&[family, 0], &resource.to_be_bytes()[..]].concat()
 }
 
 fn expression(name: &str, data: &[u8]) -> Vec<u8> {
@@ -383,6 +361,20 @@ fn load(header: u32, offset: u32, length: u32, register: u32) -> Vec<u8> {
     expression("payload", &attributes)
 }
 
+/// Goes on only where what the registers hold is in this set; its value goes into a register.
+fn find(set: &str, value: Option<u32>) -> Vec<u8> {
+    let mut attributes = [text(1, set), attribute(2, &FIRST_REGISTER.to_be_bytes())].concat();
+    attributes.extend(value.into_iter().flat_map(|register| attribute(3, &register.to_be_bytes())));
+    expression("lookup", &attributes)
+}
+
+/// Makes the first register's value the packet's priority: its class.
+fn set_priority() -> Vec<u8> {
+    // NFT_META_PRIORITY, from a register.
+    let attributes = [attribute(2, &2u32.to_be_bytes()), attribute(3, &FIRST_REGISTER.to_be_bytes())];
+    expression("meta", &attributes.concat())
+}
+
 fn drop_packet() -> Vec<u8> {
     // Into the register of verdicts (0) the verdict NF_DROP (0).
     let verdict = nested(2, &nested(2, &attribute(1, &0u32.to_be_bytes())));
@@ -396,50 +388,9 @@ fn octets(address: IpAddr) -> Vec<u8> {
     }
 }
 
-/// What the acknowledgements in an answer say: `None` for one that something has been done.
-fn errors(mut answer: &[u8]) -> Vec<Option<Errno>> {
-    let mut errors = Vec::new();
-    while let Some(header) = answer.get(..16) {
-        let length = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
-        if u16::from_ne_bytes([header[4], header[5]]) == ERROR
-            && let Some(code) = answer.get(16..20)
-        {
-            let code = i32::from_ne_bytes([code[0], code[1], code[2], code[3]]);
-            errors.push((code != 0).then(|| Errno::from_raw_os_error(code.saturating_neg())));
-        }
-        answer = answer.get(length.next_multiple_of(4).max(16)..).unwrap_or_default();
-    }
-    errors
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn attributes_and_messages_are_aligned_and_say_their_length() {
-        assert_eq!(text(7, "abcd"), [9, 0, 7, 0, b'a', b'b', b'c', b'd', 0, 0, 0, 0].map(|byte: u8| byte));
-        let message = message(5, REQUEST, INET, 10, &attribute(1, &[9]));
-        assert_eq!(message.len(), 28);
-        assert_eq!(message[..4], 28u32.to_ne_bytes());
-        assert_eq!(message[16..20], [INET, 0, 0, 10]);
-    }
-
-    #[test]
-    fn answers_of_any_form_are_read_without_harm() {
-        let answer = |code: i32| {
-            let mut bytes = 20u32.to_ne_bytes().to_vec();
-            bytes.extend(ERROR.to_ne_bytes());
-            bytes.extend([0; 10]);
-            bytes.extend(code.to_ne_bytes());
-            bytes
-        };
-        assert_eq!(errors(&[answer(0), answer(-1)].concat()), [None, Some(Errno::PERM)]);
-        assert_eq!(errors(&[]), []);
-        assert_eq!(errors(&[0; 64]), []);
-        assert_eq!(errors(&[255; 64]), []);
-        assert_eq!(errors(&answer(i32::MIN)[..19]), []);
-    }
 
     #[test]
     fn what_the_kernel_refuses_is_said_in_words() {

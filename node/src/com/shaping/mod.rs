@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::Id;
 
-pub(crate) use draw::{hits, normal};
+pub(crate) use draw::{hits, normal, quantile_us};
 pub use shaper::{Departure, Fate, Shaper};
 
 /// Nodes, by their ids, and what is done to the messages to each of them. Where several name a node, the last one counts.
