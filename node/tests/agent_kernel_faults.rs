@@ -8,166 +8,13 @@
 
 mod agent_harness;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::process::{Child, Command, Stdio};
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
 
-use agent_harness::{Agent, eventually, hello, is_joined, preparation, spawn};
-use p2ps::access_point::AccessPoint;
-use p2ps::agent::clock::monotonic_us;
-use p2ps::agent::protocol::{
-    Action, ActionKind, NodeIndex, NodeSlot, Notice, Preparation, Request, ShapeRule,
-};
+use agent_harness::eventually;
+use agent_harness::hosts::{Hosts, SECOND, Stranger, Testbed, cut, refuses, shape};
+use p2ps::agent::protocol::{Action, Request};
 use p2ps::com::shaping::{Cut, LinkShape};
-use p2ps::id::Id;
-
-/// Longer than any test is busy with the other agent.
-const LEASE_MS: u64 = 20_000;
-const SECOND: u64 = 1_000_000;
-
-/// Two namespaces with a wire between them. Each test has its own.
-struct Hosts {
-    names: [String; 2],
-}
-
-impl Hosts {
-    /// `None`: this process may not make any.
-    fn new(test: &str) -> Option<Hosts> {
-        let names = ["a", "b"].map(|side| format!("p2pskf-{test}-{}-{side}", std::process::id()));
-        if !run("ip", &["netns", "add", &names[0]]) {
-            return None;
-        }
-        let hosts = Hosts { names };
-        let [a, b] = &hosts.names;
-        assert!(run("ip", &["netns", "add", b]));
-        assert!(run(
-            "ip",
-            &["-n", a, "link", "add", "wire", "type", "veth", "peer", "name", "wire", "netns", b]
-        ));
-        for (name, address) in [(a, "10.231.0.1/24"), (b, "10.231.0.2/24")] {
-            assert!(run("ip", &["-n", name, "address", "add", address, "dev", "wire"]));
-            assert!(run("ip", &["-n", name, "link", "set", "wire", "up"]));
-            assert!(run("ip", &["-n", name, "link", "set", "lo", "up"]));
-        }
-        Some(hosts)
-    }
-
-    /// What packet filters a host has, as `nft` or else the kernel lists them.
-    fn filters(&self, host: usize) -> String {
-        let output =
-            Command::new("ip").args(["netns", "exec", &self.names[host], "nft", "list", "ruleset"]).output();
-        let output = output.unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// Whether a TCP connection from a host to an address is made within a second.
-    fn reaches(&self, host: usize, to: SocketAddr) -> bool {
-        let script = format!("exec 3<>/dev/tcp/{}/{}", to.ip(), to.port());
-        run("ip", &["netns", "exec", &self.names[host], "timeout", "1", "bash", "-c", &script])
-    }
-}
-
-impl Drop for Hosts {
-    fn drop(&mut self) {
-        for name in &self.names {
-            run("ip", &["netns", "delete", name]);
-        }
-    }
-}
-
-/// A process that ends with its test.
-struct Stranger(Child);
-
-impl Drop for Stranger {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn run(program: &str, arguments: &[&str]) -> bool {
-    let status =
-        Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
-    status.success()
-}
-
-fn address(host: usize) -> IpAddr {
-    Ipv4Addr::new(10, 231, 0, 1 + host as u8).into()
-}
-
-fn id(node: NodeIndex) -> Id {
-    Id(1000 * (u64::from(node) + 1))
-}
-
-/// Both agents; node 0 is on host 0, nodes 1 and 2 on host 1. Groups: host 0's, host 1's, and node 1 alone.
-struct Testbed {
-    agents: [Agent; 2],
-    nodes: Vec<(NodeIndex, AccessPoint)>,
-}
-
-impl Testbed {
-    /// Carries out `actions`; all nodes join by node 0 first.
-    fn start(hosts: &Hosts, actions: Vec<Action>) -> Testbed {
-        let mut agents = [0, 1].map(|host| Agent::start_in(&hosts.names[host]));
-        let mut nodes = Vec::new();
-        for (host, (agent, own)) in agents.iter_mut().zip([vec![0], vec![1, 2]]).enumerate() {
-            agent.say(&hello(LEASE_MS));
-            agent.wait_for("ready", |notice| matches!(notice, Notice::Ready { .. }));
-            let slot = |node| NodeSlot { node, id: id(node), seed: node.into() };
-            agent.say(&Request::Prepare(Preparation {
-                listen: address(host),
-                sample_every_ms: 1000,
-                nodes: own.into_iter().map(slot).collect(),
-                ..preparation(0)
-            }));
-            let notice = agent.wait_for("prepared", |notice| matches!(notice, Notice::Prepared { .. }));
-            let Notice::Prepared { nodes: prepared } = notice else { unreachable!() };
-            nodes.extend(prepared);
-        }
-        let mut all: Vec<Action> = (0..3).map(|node| spawn(node.into(), 0, node)).collect();
-        all.extend(actions);
-        let placed: Vec<(Id, AccessPoint)> = nodes.iter().map(|(node, at)| (id(*node), *at)).collect();
-        let start_us = monotonic_us();
-        for (host, agent) in agents.iter_mut().enumerate() {
-            agent.say(&Request::Kernel { nodes: placed.clone() });
-            agent.say(&Request::Addresses { nodes: nodes.clone() });
-            agent.say(&Request::Groups {
-                first: 0,
-                groups: vec![vec![id(0)], vec![id(1), id(2)], vec![id(1)]],
-            });
-            let here = |action: &&Action| usize::from(action.node > 0) == host;
-            agent.say(&Request::Schedule { actions: all.iter().filter(here).cloned().collect() });
-            agent.say(&Request::Start { at_us: start_us });
-        }
-        let mut testbed = Testbed { agents, nodes };
-        for node in 0..3 {
-            testbed.agents[usize::from(node > 0)].wait_for("joined", |notice| is_joined(notice, node));
-        }
-        testbed
-    }
-
-    /// Why an action could not be done, if it could not.
-    fn error(&mut self, host: usize, wanted: u64) -> Option<String> {
-        let is_it = |notice: &Notice| matches!(notice, Notice::Achieved { index, .. } if *index == wanted);
-        match self.agents[host].wait_for("achieved", is_it) {
-            Notice::Achieved { error, .. } => error,
-            other => unreachable!("{other:?}"),
-        }
-    }
-
-    fn node(&self, node: NodeIndex) -> SocketAddr {
-        self.nodes.iter().find(|(known, _)| *known == node).map(|(_, at)| (*at).into()).unwrap()
-    }
-}
-
-fn shape(index: u64, at_us: u64, node: NodeIndex, rules: &[(u32, LinkShape)]) -> Action {
-    let rules = rules.iter().map(|(to, shape)| ShapeRule { to: *to, shape: *shape }).collect();
-    Action { index, at_us, node, kind: ActionKind::Shape { rules } }
-}
-
-fn cut(cut: Cut) -> LinkShape {
-    LinkShape { cut, ..LinkShape::default() }
-}
 
 /// The hosts are parted from 8 s on.
 fn parted() -> Vec<Action> {
@@ -192,15 +39,6 @@ fn parted_testbed(test: &str) -> Option<(Hosts, Testbed)> {
         assert!(hosts.filters(host).contains("table inet p2ps_"), "{}", hosts.filters(host));
     }
     Some((hosts, testbed))
-}
-
-fn refuses() {
-    let (mut agent, nodes) = Agent::prepared(1, 60_000);
-    agent.say(&Request::Kernel { nodes: vec![(id(0), nodes[0])] });
-    assert!(agent.problem().contains("the kernel cannot make faults"));
-    let ready = agent.wait_for("ready", |notice| matches!(notice, Notice::Ready { .. }));
-    let Notice::Ready { host, .. } = ready else { unreachable!() };
-    assert!(host.no_kernel_faults.is_some(), "and it has said so before");
 }
 
 #[test]
@@ -258,11 +96,11 @@ fn the_end_of_input_and_a_halt_leave_no_cut() {
 #[test]
 fn what_a_kernel_cannot_do_is_refused_and_changes_nothing() {
     let Some(hosts) = Hosts::new("refuse") else { return refuses() };
-    let slow = LinkShape { latency_us: 5, ..LinkShape::default() };
+    let shaky = LinkShape { jitter_us: SECOND, ..LinkShape::default() };
     let mut testbed = Testbed::start(
         &hosts,
         vec![
-            shape(10, 0, 0, &[(1, slow)]),
+            shape(10, 0, 0, &[(1, shaky)]),
             shape(11, 0, 0, &[(2, cut(Cut::Both))]),
             shape(12, 0, 2, &[(2, cut(Cut::Both))]),
             shape(13, 0, 0, &[(9, cut(Cut::Both))]),
@@ -271,8 +109,12 @@ fn what_a_kernel_cannot_do_is_refused_and_changes_nothing() {
     );
     let said =
         [(0, 10), (0, 11), (1, 12), (0, 13), (0, 14)].map(|(host, action)| testbed.error(host, action));
-    let expected =
-        ["kernels make cuts only", "share the address 10.231.0.2", "share the address 10.231.0.2", "group 9"];
+    let expected = [
+        "cannot draw so much jitter",
+        "share the address 10.231.0.2",
+        "share the address 10.231.0.2",
+        "group 9",
+    ];
     for (said, expected) in said.iter().zip(expected) {
         assert!(said.as_ref().is_some_and(|said| said.contains(expected)), "{said:?} is not {expected}");
     }

@@ -177,7 +177,9 @@ fn groups_and_kernels_are_held_to_their_rules() {
         "{at: 15s, partition: [edge, edge], heal_after: 1s}",
         "{at: 15s, partition: [edge, rest], heal_after: 1s}",
         "{at: 15s, partition: [50%, 50%], heal_after: 1s}",
-        "{at: 15s, degrade: {between: [west, rest], latency: 5ms}, for: 1s}",
+        "{at: 15s, degrade: {between: [west, edge], latency: 5ms}, for: 1s}",
+        "{at: 15s, degrade: {nodes: 10%, latency: 5ms}, for: 1s}",
+        "{at: 15s, degrade: {nodes: {hosts: 1}, latency: 1s, jitter: 300ms}, for: 1s}",
     ]
     .map(|step| {
         let groups = "groups={edge: 20%, west: {hosts: [h1]}}";

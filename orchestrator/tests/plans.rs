@@ -164,6 +164,14 @@ fn targets_mean_what_they_say() {
         &[],
     );
     assert_eq!(kernel.faults, FaultsWith::Kernel);
+    let whole = ["between: [west, rest]", "nodes: {group: west}", "nodes: {hosts: 2}", "nodes: 100%"];
+    for links in whole {
+        let degrade = format!(
+            "name: k\nnodes: 9\ngroups: {{west: {{hosts: [a]}}}}\nfaults: {{with: kernel}}\ntimeline:\n  - {{at: 9s, degrade: \
+             {{{links}, latency: 5ms}}}}\n"
+        );
+        read(&degrade, &[]);
+    }
 }
 
 #[test]

@@ -331,6 +331,22 @@ fn who_is_down_when_a_fault_heals_comes_back_healed() {
     }
 }
 
+/// Kernels do not tell the nodes of a host apart: also those that join later are slow.
+#[test]
+fn kernels_degrade_all_nodes_of_a_host_and_nodes_only_those_that_are_up() {
+    let told = |with: &str| {
+        let text = format!(
+            "name: x\nnodes: 4\njoin: at_once\nfaults: {{with: {with}}}\ntimeline:\n  - {{at: 5s, degrade: {{latency: 5ms}}}}\n  \
+             - {{at: 6s, join: 4, rate: 1/s}}\n"
+        );
+        let plan = parse("x.yaml", &text, &[]).unwrap_or_else(|error| panic!("{error}"));
+        let schedule = p2ps_orchestrator::schedule::schedule(&plan, 2).unwrap();
+        let shaped = schedule.actions.iter().filter(|action| matches!(action.kind, ActionKind::Shape { .. }));
+        shaped.map(|action| action.node).collect::<std::collections::BTreeSet<u32>>().len()
+    };
+    assert_eq!((told("node"), told("kernel")), (4, 8));
+}
+
 #[test]
 fn what_the_hosts_cannot_give_is_told_before_anything_is_started() {
     let error = |step: &str, more: &str, hosts: u32| {
@@ -345,6 +361,11 @@ fn what_the_hosts_cannot_give_is_told_before_anything_is_started() {
         error("partition: [{hosts: 3}, {hosts: 3}]", "", 4),
         error("partition: [all, {hosts: 1}]", "groups: {all: 100%}\n", 4),
         error("partition: [{hosts: 50%}, rest]", "virtual_hosts: 4\nfaults: {with: kernel}\n", 1),
+        error(
+            "degrade: {nodes: {hosts: 50%}, latency: 5ms}",
+            "virtual_hosts: 4\nfaults: {with: kernel}\n",
+            1,
+        ),
         error("kill: 1", "groups: {a: 60%, b: {hosts: 50%}}\n", 4),
     ];
     insta::assert_snapshot!("what_the_hosts_cannot_give", said.join("\n"));

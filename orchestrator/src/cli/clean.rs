@@ -97,11 +97,11 @@ fn elsewhere(arguments: &Arguments, directory: &RunDirectory) -> Outcome {
 
 fn describe_host((name, outcome): &SweptHost) -> String {
     match outcome {
-        Ok(Swept { left, removed }) if left.is_empty() => {
-            format!(
-                "{name}: no process left{}\n",
-                if *removed { ", the cached node binary removed" } else { "" }
-            )
+        Ok(Swept { left, removed, queues }) if left.is_empty() => {
+            let queues: String =
+                queues.iter().map(|interface| format!(", queues at interface {interface} removed")).collect();
+            let removed = if *removed { ", the cached node binary removed" } else { "" };
+            format!("{name}: no process left{queues}{removed}\n")
         }
         Ok(Swept { left, .. }) => {
             let pids: Vec<String> = left.iter().map(u32::to_string).collect();
@@ -130,6 +130,9 @@ fn describe(cleaned: &Cleaned) -> String {
             text.push_str(&format!("{kind} process {pid}\n"));
         }
     }
+    for interface in &cleaned.queues {
+        text.push_str(&format!("removed queues at interface {interface}\n"));
+    }
     if cleaned.left.is_empty() {
         text.push_str("nothing left now\n");
     }
@@ -150,6 +153,8 @@ mod tests {
         );
         let cleaned = Cleaned { left: vec![9], ..Cleaned::default() };
         assert_eq!(describe(&cleaned), "could not be ended: process 9\n");
+        let cleaned = Cleaned { queues: vec!["eth0".into()], ..Cleaned::default() };
+        assert_eq!(describe(&cleaned), "removed queues at interface eth0\nnothing left now\n");
         let cleaned = Cleaned { still_running: Some(3), ..Cleaned::default() };
         assert!(describe(&cleaned).contains("by process 3"));
     }

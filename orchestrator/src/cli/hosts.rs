@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use p2ps::agent::protocol::HostFacts;
 use serde_json::json;
 
 use super::place::{self, HostArguments};
@@ -174,10 +175,20 @@ fn row(name: &str, HostReport { listen, host_key, facts, clock }: &HostReport) -
         format!("{:.1} GiB", facts.memory_bytes as f64 / f64::from(1 << 30)),
         limit(facts.open_files_max),
         limit(facts.processes_max),
-        facts.no_kernel_faults.as_deref().map_or_else(|| "yes".to_owned(), plain),
+        kernel_faults(facts),
         offset(clock),
         format!("{:.1} ms", clock.rtt_us as f64 / 1e3),
     ]
+}
+
+/// Which faults the host's kernel can make; or why none.
+fn kernel_faults(facts: &HostFacts) -> String {
+    match (&facts.no_kernel_faults, &facts.no_kernel_bandwidth, &facts.no_kernel_latency) {
+        (Some(refusal), _, _) => plain(refusal),
+        (None, None, None) => "yes".to_owned(),
+        (None, None, Some(_)) => "no latency, loss".to_owned(),
+        (None, Some(_), _) => "partitions only".to_owned(),
+    }
 }
 
 /// Whether the hosts reach each other; who does not reach whom, and without which hosts all others do.
@@ -229,7 +240,6 @@ fn offset(clock: &ClockOffset) -> String {
 mod tests {
     use super::*;
     use crate::run::reach::Reach;
-    use p2ps::agent::protocol::HostFacts;
 
     fn report() -> HostReport {
         let facts = HostFacts {
@@ -257,6 +267,14 @@ mod tests {
         let expected = "a yes 10.0.0.1 ed25519, known x86_64 6.1.0[31m 4 1.5 GiB 4096 no limit not permitted -12.3 ms \u{b1} 0.1 0.3 ms";
         assert_eq!(words.join(" "), expected);
         assert!(lines[2].starts_with("b     no       -         -"), "{text}");
+        let told = |bandwidth: Option<&str>, latency: Option<&str>| {
+            let [no_kernel_bandwidth, no_kernel_latency] =
+                [bandwidth, latency].map(|text| text.map(str::to_owned));
+            kernel_faults(&HostFacts { no_kernel_bandwidth, no_kernel_latency, ..HostFacts::default() })
+        };
+        assert_eq!(told(None, None), "yes");
+        assert_eq!(told(None, Some("no netem")), "no latency, loss");
+        assert_eq!(told(Some("no HTB"), Some("no netem")), "partitions only");
         assert_eq!(lines[3], "b cannot be used: it is dead");
     }
 

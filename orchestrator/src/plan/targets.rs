@@ -98,7 +98,7 @@ pub enum FaultsWith {
     /// The nodes themselves, in their COM layer: needs no privilege.
     #[default]
     Node,
-    /// The hosts' kernels, by packet filters: between hosts only.
+    /// The hosts' kernels, by packet filters and queues: between hosts only.
     Kernel,
 }
 

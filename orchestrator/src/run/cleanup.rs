@@ -34,6 +34,8 @@ pub struct Cleaned {
     pub nodes: Vec<u32>,
     /// What could not be ended.
     pub left: Vec<u32>,
+    /// The interfaces from which queues were removed that an agent had left, of this run or another: no process kept them any more.
+    pub queues: Vec<String>,
 }
 
 impl Cleaned {
@@ -49,6 +51,9 @@ pub enum CleanupError {
     /// The journal cannot be used.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// The system refused to remove queues that an agent has left.
+    #[error("queues that an agent has left at an interface cannot be removed (tc qdisc show)")]
+    Queues(#[source] io::Error),
     /// The system refused to end a process.
     #[error("process {pid} cannot be ended")]
     Refused {
@@ -77,6 +82,7 @@ pub fn clean(journal_path: &Path) -> Result<Cleaned, CleanupError> {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         end_agent(agent, &names, &mut cleaned)?;
     }
+    cleaned.queues = p2ps::agent::sweep_queues().map_err(CleanupError::Queues)?;
     if !cleaned.is_nothing() {
         let processes = cleaned.agents.len() + cleaned.nodes.len();
         Journal::open(journal_path)?.write(Entry::Cleaned { processes })?;

@@ -20,6 +20,7 @@ use super::cleanup::{self, Cleaned};
 use super::fleet::Fleet;
 use super::hosts::{self, Hosts, Interrupts, RunHost};
 use super::journal::{Entry, Journal};
+use super::kernel::KernelNeeds;
 use super::machine::{Effect, Ending, Machine, Settings, Stage};
 use super::manifest::{self, HostManifest, Manifest, UnusableHost};
 use super::outstanding::Outstanding;
@@ -153,7 +154,9 @@ async fn drive(
         Interrupts { interrupt: on(SignalKind::interrupt())?, terminate: on(SignalKind::terminate())? };
     let gathered = match &job.backend {
         Backend::Sim(_) => Ok(Hosts::simulated()),
-        backend => hosts::gather(backend, &mut journal, &mut interrupts, watcher).await,
+        backend => {
+            hosts::gather(backend, KernelNeeds::of(&job.plan), &mut journal, &mut interrupts, watcher).await
+        }
     };
     if matches!(gathered, Err(RunError::InterruptedEarly)) {
         end_early(&mut manifest, Ending::Interrupted.as_str(), directory)?;

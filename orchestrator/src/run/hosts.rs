@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::journal::{Entry, Journal};
+use super::kernel::{self, KernelNeeds};
 use super::process::ProcessIdentity;
 use super::{Preparation, RunError, Watcher};
 use crate::backend::{AgentConnection, Backend, PreparedHost};
@@ -78,12 +79,13 @@ impl Interrupts {
 }
 
 /// Prepares the candidates until as many as wanted are ready or none is left, and starts the agents of those; each is
-/// journalled before.
+/// journalled before. A host whose kernel lacks what the plan needs is not ready.
 ///
 /// # Errors
 /// [`RunError::InterruptedEarly`]; [`RunError::Journal`].
 pub(super) async fn gather(
     backend: &Backend,
+    needs: KernelNeeds,
     journal: &mut Journal,
     interrupts: &mut Interrupts,
     watcher: &mut dyn Watcher,
@@ -94,7 +96,7 @@ pub(super) async fn gather(
         journal.write(Entry::HostPreparing { name, backend: kind })?;
     }
     let mut hosts = Hosts::default();
-    let mut preparing = prepare_all(backend);
+    let mut preparing = prepare_all(backend, needs);
     let mut prepared: Vec<(usize, PreparedHost)> = Vec::new();
     while prepared.len() < backend.wanted() {
         let (candidate, outcome) = tokio::select! {
@@ -142,8 +144,11 @@ pub(super) async fn gather(
     Ok(hosts)
 }
 
-/// Begins to prepare every candidate.
-pub(super) fn prepare_all(backend: &Backend) -> JoinSet<(usize, Result<PreparedHost, String>)> {
+/// Begins to prepare every candidate; one whose kernel cannot do what it has to is none.
+pub(super) fn prepare_all(
+    backend: &Backend,
+    needs: KernelNeeds,
+) -> JoinSet<(usize, Result<PreparedHost, String>)> {
     let permits = Arc::new(Semaphore::new(FAN_OUT_MAX));
     let mut preparing = JoinSet::new();
     for candidate in 0..backend.candidates() {
@@ -153,16 +158,27 @@ pub(super) fn prepare_all(backend: &Backend) -> JoinSet<(usize, Result<PreparedH
             if backend.candidates() > 1 {
                 tokio::time::sleep(jitter()).await;
             }
-            let work = tokio::task::spawn_blocking(move || backend.prepare(candidate));
-            let outcome = match tokio::time::timeout(PREPARE_WAIT, work).await {
-                Ok(Ok(outcome)) => outcome.map_err(|error| chain(&error)),
-                Ok(Err(error)) => Err(error.to_string()),
-                Err(_) => Err(format!("it was not ready within {} s", PREPARE_WAIT.as_secs())),
-            };
-            (candidate, outcome)
+            let outcome = tokio::time::timeout(PREPARE_WAIT, prepare(&backend, candidate, needs)).await;
+            let too_late = |_| Err(format!("it was not ready within {} s", PREPARE_WAIT.as_secs()));
+            (candidate, outcome.unwrap_or_else(too_late))
         });
     }
     preparing
+}
+
+async fn prepare(backend: &Backend, candidate: usize, needs: KernelNeeds) -> Result<PreparedHost, String> {
+    let reach = || {
+        let backend = backend.clone();
+        async move {
+            let work = tokio::task::spawn_blocking(move || backend.prepare(candidate));
+            work.await.map_err(|error| error.to_string())?.map_err(|error| chain(&error))
+        }
+    };
+    if !needs.is_nothing() {
+        // An agent of its own, which has ended when the run's is started.
+        kernel::ask(reach().await?, needs).await?;
+    }
+    reach().await
 }
 
 fn start(

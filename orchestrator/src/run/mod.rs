@@ -11,6 +11,7 @@ mod driver;
 mod fleet;
 mod hosts;
 pub mod journal;
+mod kernel;
 pub mod machine;
 mod manifest;
 mod outstanding;

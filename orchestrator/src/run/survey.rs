@@ -17,6 +17,7 @@ use super::RunError;
 use super::clock::{self, ClockOffset, EXCHANGES, Exchange};
 use super::conversation::Conversation;
 use super::hosts::{chain, prepare_all};
+use super::kernel::KernelNeeds;
 use super::machine::LEASE_MS;
 use super::reach::{Failed, Reach, WHOLE_HOSTS_MAX, partners};
 use crate::backend::ssh::hostkey::HostKey;
@@ -82,7 +83,7 @@ async fn ask_all(
     guests: &mut Guests,
     told: &mut impl FnMut(&Surveyed),
 ) -> Result<Vec<Surveyed>, RunError> {
-    let mut preparing = prepare_all(backend);
+    let mut preparing = prepare_all(backend, KernelNeeds::default());
     let mut asking = JoinSet::new();
     let mut surveyed = BTreeMap::new();
     loop {

@@ -18,8 +18,8 @@ use super::cast::Cast;
 use super::chance::{Chance, Stream};
 use super::membership::{Membership, count_text};
 use super::sides::{self, BOTH, FIRST, NO_SIDE, SECOND};
-use super::{Phase, ScheduleError, micros};
-use crate::plan::targets::Links;
+use super::{HostIndex, Phase, ScheduleError, micros};
+use crate::plan::targets::{FaultsWith, Links};
 use crate::plan::{Plan, StepEvent};
 
 /// What the faults of a plan come to.
@@ -114,7 +114,11 @@ impl Drawing<'_, '_, '_> {
             StepEvent::Degrade { links: Links::Of(target), shape, until } => {
                 let nodes = self.cast.choose(&mut chance, target, up.to_vec(), up)?;
                 let who = count_text(nodes.len());
-                (Fault::Of { nodes: nodes.clone(), shape: *shape }, nodes, *until, who)
+                let degraded = match self.plan.faults {
+                    FaultsWith::Node => nodes.clone(),
+                    FaultsWith::Kernel => self.all_of_their_hosts(&nodes),
+                };
+                (Fault::Of { nodes: degraded, shape: *shape }, nodes, *until, who)
             }
             StepEvent::Degrade { links: Links::Between { first, second, one_way }, shape, until } => {
                 let ends = sides::ends_of(&mut chance, first, second, self.membership.nodes, self.cast)?;
@@ -136,6 +140,12 @@ impl Drawing<'_, '_, '_> {
         }
         self.episodes.push(Episode { from_us: at_us, until_us, fault });
         Ok(())
+    }
+
+    /// All nodes that ever run on the hosts of these: kernels do not tell them apart.
+    fn all_of_their_hosts(&self, nodes: &[NodeIndex]) -> Vec<NodeIndex> {
+        let hosts: BTreeSet<HostIndex> = nodes.iter().map(|node| self.cast.host(*node)).collect();
+        (0..self.membership.nodes).filter(|node| hosts.contains(&self.cast.host(*node))).collect()
     }
 
     fn heal(&mut self, at_us: u64, text: &str) {

@@ -17,8 +17,8 @@ use serde::Serialize;
 
 use self::cast::Cast;
 use self::chance::{Chance, Stream};
-use crate::plan::targets::FaultsWith;
-use crate::plan::{Plan, Step, StepEvent};
+use crate::plan::targets::{FaultsWith, Links, Target};
+use crate::plan::{Amount, Plan, Step, StepEvent};
 
 pub use self::cast::Hosts;
 pub use self::jsonl::{JsonlError, LINE_BYTES_MAX, read_jsonl, write_jsonl};
@@ -116,9 +116,9 @@ pub enum ScheduleError {
         /// That node.
         node: NodeIndex,
     },
-    /// Kernels part hosts, and all nodes are on one.
+    /// Kernels tell hosts apart, and all nodes are on one.
     #[error(
-        "faults: {{with: kernel}} parts hosts, but all nodes of this run are on one: run on more, or take with: node"
+        "faults: {{with: kernel}} tells hosts apart, but all nodes of this run are on one: run on more, or take with: node"
     )]
     OneHost,
 }
@@ -143,7 +143,11 @@ fn some_of(names: &[String]) -> String {
 /// [`ScheduleError`], where the plan speaks of hosts that are not there, or asks more of them than they have.
 pub fn schedule(plan: &Plan, hosts: impl Into<Hosts>) -> Result<Schedule, ScheduleError> {
     let hosts: Hosts = hosts.into();
-    let parts = |step: &Step| matches!(step.event, StepEvent::Partition { .. });
+    let parts = |step: &Step| match &step.event {
+        StepEvent::Partition { .. } => true,
+        StepEvent::Degrade { links, .. } => *links != Links::Of(Target::Some(Amount::Share(1.0))),
+        _ => false,
+    };
     if plan.faults == FaultsWith::Kernel && hosts.count() == 1 && plan.timeline.iter().any(parts) {
         return Err(ScheduleError::OneHost);
     }

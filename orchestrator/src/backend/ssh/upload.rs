@@ -145,6 +145,7 @@ tries=0
 while left=$(running); [ -n "$left" ] && [ "$tries" -lt "$4" ]; do
   tries=$((tries + 1)); sleep 1
 done
+[ -x "$real" ] && "$real" agent --sweep 2> /dev/null | sed 's/^/p2ps-queues /'
 if [ -n "$left" ]; then echo "$left"; exit 0; fi
 [ "$5" = remove ] || exit 0
 if [ -e "$real" ]; then
@@ -155,6 +156,12 @@ cd / && rmdir "$dir" 2> /dev/null
 exit 0
 "#;
 
+/// The most interfaces that a host tells of; an agent shapes as many.
+pub const QUEUES_TOLD_MAX: usize = 16;
+
+/// The longest name of an interface (`IFNAMSIZ`).
+const INTERFACE_CHARACTERS_MAX: usize = 15;
+
 /// What is on a host of a run that is over.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
@@ -162,6 +169,8 @@ pub struct Swept {
     pub left: Vec<u32>,
     /// Whether the binary was removed.
     pub removed: bool,
+    /// The interfaces from which queues were removed that an agent had left; at most [`QUEUES_TOLD_MAX`].
+    pub queues: Vec<String>,
 }
 
 /// Looks what is left of the binary with this digest, and removes it from the cache where that is wanted and nobody uses it. Blocks.
@@ -229,7 +238,12 @@ impl Output {
         }
         let left =
             self.stdout.lines().filter_map(|line| line.strip_prefix("p2ps-left ")?.parse().ok()).collect();
-        Ok(Swept { left, removed: self.stdout.lines().any(|line| line == "p2ps-removed") })
+        let queues = self.stdout.lines().filter_map(|line| line.strip_prefix("p2ps-queues "));
+        // A host's words, which are shown.
+        let plain =
+            |name: &str| name.chars().filter(char::is_ascii_graphic).take(INTERFACE_CHARACTERS_MAX).collect();
+        let queues = queues.take(QUEUES_TOLD_MAX).map(plain).collect();
+        Ok(Swept { left, removed: self.stdout.lines().any(|line| line == "p2ps-removed"), queues })
     }
 
     fn into_error(self) -> UploadError {
@@ -371,12 +385,12 @@ mod tests {
         let name = file_name("d");
         let arguments = [cache.to_str().unwrap(), &name, "d", "0", "remove"];
         let swept = run(SWEEP, &arguments, b"").swept().unwrap();
-        assert_eq!(swept, Swept { left: vec![user.id()], removed: false });
+        assert_eq!(swept, Swept { left: vec![user.id()], ..Swept::default() });
         user.kill().unwrap();
         user.wait().unwrap();
         let keep = [arguments[0], arguments[1], arguments[2], arguments[3], "keep"];
         assert_eq!(run(SWEEP, &keep, b"").swept().unwrap(), Swept::default());
-        assert_eq!(run(SWEEP, &arguments, b"").swept().unwrap(), Swept { left: vec![], removed: true });
+        assert_eq!(run(SWEEP, &arguments, b"").swept().unwrap(), Swept { removed: true, ..Swept::default() });
         assert!(!cache.exists());
         // The run may have ended before the binary had come.
         std::fs::create_dir(&cache).unwrap();

@@ -1,7 +1,9 @@
 //! Whom the plan speaks of: its groups, and the targets and sides of its steps.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
+use p2ps::agent::protocol::KERNEL_JITTER_US_MAX;
 use p2ps::id::{Id, Ring};
 
 use super::{At, Checker};
@@ -195,7 +197,7 @@ impl Checker<'_> {
         self.refuse(index, format!("the plan has no group `{name}`"), hint)
     }
 
-    /// Keys that a step names lie on the ring; and kernels cut off hosts, nothing else.
+    /// Keys that a step names lie on the ring; and kernels tell hosts apart, nothing else.
     pub(super) fn within_reach(
         &mut self,
         steps: &[At<Step>],
@@ -223,23 +225,40 @@ impl Checker<'_> {
         }
         for At(step, index) in steps {
             match &step.event {
-                StepEvent::Degrade { .. } => {
-                    let message = "kernels make partitions only: degraded links are made by the nodes";
-                    let hint = "write faults: {with: node}, or leave it out";
-                    self.problem(Some(*index), message.to_owned(), Some(hint.to_owned()));
+                StepEvent::Degrade { links, shape, .. } => {
+                    match links {
+                        Links::Of(target) if !has_whole_hosts(target, groups) => {
+                            self.part_of_a_host(target, "nodes: {hosts: 2}, or leave `nodes` out", *index);
+                        }
+                        Links::Between { first, second, .. } => {
+                            let side = [first, second].into_iter().find(|side| !is_of_hosts(side, groups));
+                            let sides = "sides of hosts, such as [{hosts: 50%}, rest]";
+                            side.into_iter().for_each(|side| self.part_of_a_host(side, sides, *index));
+                        }
+                        Links::Of(_) => {}
+                    }
+                    if shape.jitter_us > KERNEL_JITTER_US_MAX {
+                        let message = "kernels do not draw so much jitter".to_owned();
+                        let most = KERNEL_JITTER_US_MAX / 1000;
+                        let hint = format!("at most {most}ms; or take faults: {{with: node}}");
+                        self.problem(Some(*index), message, Some(hint));
+                    }
                 }
                 StepEvent::Partition { sides, .. } => {
                     let Some(side) = sides.iter().find(|side| !is_of_hosts(side, groups)) else { continue };
-                    let message = format!(
-                        "kernels part hosts, but `{side}` can be a part of a host: a packet does not say which of a \
-                         host's nodes it is of"
-                    );
-                    let hint = "write sides of hosts, such as [{hosts: 50%}, rest], or faults: {with: node}";
-                    self.problem(Some(*index), message, Some(hint.to_owned()));
+                    self.part_of_a_host(side, "sides of hosts, such as [{hosts: 50%}, rest]", *index);
                 }
                 _ => {}
             }
         }
+    }
+
+    fn part_of_a_host(&mut self, who: &dyn fmt::Display, instead: &str, index: ValueIndex) {
+        let message = format!(
+            "kernels tell hosts apart, but `{who}` can be a part of a host: a packet does not say which of a host's \
+             nodes it is of"
+        );
+        self.problem(Some(index), message, Some(format!("write {instead}, or faults: {{with: node}}")));
     }
 }
 
@@ -254,6 +273,17 @@ fn members_index(members: &RawMembers) -> Option<ValueIndex> {
 /// Hosts that are drawn: two sides may say the same, and be others.
 fn is_drawn(side: &Side) -> bool {
     matches!(side, Side::Hosts(HostChoice::Drawn(_)))
+}
+
+/// Whether a target is all nodes of a host or none.
+fn has_whole_hosts(target: &Target, groups: &[Group]) -> bool {
+    match target {
+        Target::Hosts(_) | Target::Some(Amount::Share(1.0)) => true,
+        Target::Group { group, amount: Amount::Share(1.0) } => {
+            is_of_hosts(&Side::Group(group.clone()), groups)
+        }
+        Target::Group { .. } | Target::Some(_) | Target::SuccessorOf(_) | Target::Heaviest(_) => false,
+    }
 }
 
 /// Whether a side holds all nodes of a host or none. The rest is so where the others are.
