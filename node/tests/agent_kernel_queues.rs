@@ -19,20 +19,25 @@ use p2ps::agent::protocol::{Action, ActionKind, NodeIndex, NodeSlot, Notice, Pre
 use p2ps::com::shaping::LinkShape;
 use p2ps::id::Id;
 
-/// So little that what three idle nodes say to each other has to wait.
-const BYTES_PER_SECOND: u64 = 1_000;
+/// So little that what a few hundred look-ups take has to wait.
+const BYTES_PER_SECOND: u64 = 4_000;
 
-fn narrow() -> LinkShape {
-    LinkShape { bytes_per_second: BYTES_PER_SECOND, ..LinkShape::default() }
+fn links(bytes_per_second: u64) -> LinkShape {
+    LinkShape { bytes_per_second, ..LinkShape::default() }
 }
 
-/// The links between the hosts are narrow both ways from `at_us` on.
-fn narrowed(at_us: u64) -> Vec<Action> {
+/// The links between the hosts are so both ways from `at_us` on.
+fn both_ways(at_us: u64, links: LinkShape) -> Vec<Action> {
     vec![
-        shape(10, at_us, 0, &[(1, narrow())]),
-        shape(11, at_us, 1, &[(0, narrow())]),
-        shape(12, at_us, 2, &[(0, narrow())]),
+        shape(10, at_us, 0, &[(1, links)]),
+        shape(11, at_us, 1, &[(0, links)]),
+        shape(12, at_us, 2, &[(0, links)]),
     ]
+}
+
+/// Wide enough for nodes to join over.
+fn bounded() -> Vec<Action> {
+    both_ways(2 * SECOND, links(1_000_000))
 }
 
 /// What a host's interface queues, and in which classes.
@@ -54,13 +59,13 @@ fn is_left(hosts: &Hosts, host: usize, interface: &str) -> bool {
     queues(hosts, host, interface).contains("7032:") || !hosts.filters(host).is_empty()
 }
 
-/// The hosts and a testbed on them, narrowed; or, without the permission, a look at what an agent says then.
-fn narrowed_testbed(test: &str) -> Option<(Hosts, Testbed)> {
+/// The hosts and a testbed on them, whose links are bounded; or, without the permission, a look at what an agent says then.
+fn bounded_testbed(test: &str) -> Option<(Hosts, Testbed)> {
     let Some(hosts) = Hosts::new(test) else {
         refuses();
         return None;
     };
-    let mut testbed = Testbed::start(&hosts, narrowed(8 * SECOND));
+    let mut testbed = Testbed::start(&hosts, bounded());
     for (host, action) in [(0, 10), (1, 11), (1, 12)] {
         assert_eq!(testbed.error(host, action), None);
     }
@@ -85,7 +90,7 @@ fn stranger(hosts: &Hosts) -> Stranger {
 fn nodes_have_the_bandwidth_that_they_are_given_and_all_else_has_what_it_had_until_they_are_healed() {
     let Some(hosts) = Hosts::new("narrow") else { return refuses() };
     let began = Instant::now();
-    let mut actions = narrowed(8 * SECOND);
+    let mut actions = both_ways(8 * SECOND, links(BYTES_PER_SECOND));
     // Each goes to host 1, if its key is node 1's or 2's.
     actions.extend((0..300).map(|operation| {
         let kind = ActionKind::Lookup { operation, key: Id(1001 + operation % 2000) };
@@ -96,14 +101,16 @@ fn nodes_have_the_bandwidth_that_they_are_given_and_all_else_has_what_it_had_unt
     let _stranger = stranger(&hosts);
     assert_eq!(testbed.error(0, 10), None);
     eventually("what nodes send waits for bandwidth", || {
+        testbed.renew();
         class(&hosts, 0, "wire").is_some_and(|(sent, waited)| sent > 1000 && waited > 3)
     });
-    // Ten times as much as the class lets through in the while that this may take.
+    // More than the class lets through in the while that this may take.
     let (before, _) = class(&hosts, 0, "wire").unwrap();
     let (mut fetched, from) = (0, Instant::now());
     let fetch = "exec 3<>/dev/tcp/10.231.0.1/7778; printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3; wc -c <&3";
     while fetched < 200_000 {
         let length = hosts.says(1, &["timeout", "5", "bash", "-c", fetch]);
+        testbed.renew();
         fetched += length.trim().parse::<u64>().unwrap();
         assert!(from.elapsed() < agent_harness::WAIT, "{fetched} bytes only");
     }
@@ -122,7 +129,7 @@ fn nodes_have_the_bandwidth_that_they_are_given_and_all_else_has_what_it_had_unt
 
 #[test]
 fn an_agent_that_is_killed_leaves_no_queues() {
-    let Some((hosts, mut testbed)) = narrowed_testbed("killq") else { return };
+    let Some((hosts, mut testbed)) = bounded_testbed("killq") else { return };
     testbed.agents[0].kill();
     testbed.agents[0].wait_end();
     eventually("host 0 is healed", || !is_left(&hosts, 0, "wire"));
@@ -133,7 +140,7 @@ fn an_agent_that_is_killed_leaves_no_queues() {
 
 #[test]
 fn the_end_of_input_and_a_halt_leave_no_queues() {
-    let Some((hosts, mut testbed)) = narrowed_testbed("endq") else { return };
+    let Some((hosts, mut testbed)) = bounded_testbed("endq") else { return };
     testbed.agents[0].hang_up();
     testbed.agents[1].say(&Request::Halt);
     eventually("both are healed", || !is_left(&hosts, 0, "wire") && !is_left(&hosts, 1, "wire"));
@@ -143,7 +150,7 @@ fn the_end_of_input_and_a_halt_leave_no_queues() {
 
 #[test]
 fn what_is_left_where_an_agent_and_its_keeper_were_killed_together_is_swept_and_what_is_kept_is_not() {
-    let Some((hosts, mut testbed)) = narrowed_testbed("sweep") else { return };
+    let Some((hosts, mut testbed)) = bounded_testbed("sweep") else { return };
     let sweep = |host| hosts.says(host, &[env!("CARGO_BIN_EXE_p2ps-node"), "agent", "--sweep"]);
     let keeper = keeper(testbed.agents[0].pid());
     // With the keeper stopped it cannot do what it is for; then both are killed.
@@ -176,7 +183,7 @@ fn queues_that_somebody_configured_are_refused_before_the_start_and_stay_as_they
     let add = ["tc", "qdisc", "add", "dev", "wire", "root", "handle", "5:", "tbf"];
     hosts.says(0, &[&add[..], &["rate", "1gbit", "burst", "100k", "latency", "1s"]].concat());
     let before = queues(&hosts, 0, "wire");
-    let mut testbed = Testbed::start(&hosts, narrowed(0));
+    let mut testbed = Testbed::start(&hosts, bounded());
     let problem = testbed.agents[0].wait_for("problem", |notice| matches!(notice, Notice::Problem { .. }));
     let Notice::Problem { error } = problem else { unreachable!() };
     let expected = "interface wire has a queueing discipline that somebody configured (tbf 5:)";
@@ -250,7 +257,9 @@ fn loopback_agent(hosts: &Hosts, node: NodeIndex) -> (Agent, SocketAddr) {
     agent.say(&Request::Kernel { nodes: vec![(id(node), nodes[0].1)] });
     agent.say(&Request::Groups { first: 0, groups: vec![vec![id(node)]] });
     let spawn = Action { index: 1, at_us: 0, node, kind: ActionKind::Spawn { via: Vec::new() } };
-    agent.say(&Request::Schedule { actions: vec![spawn, shape(10, 0, node, &[(0, narrow())])] });
+    agent.say(&Request::Schedule {
+        actions: vec![spawn, shape(10, 0, node, &[(0, links(BYTES_PER_SECOND))])],
+    });
     agent.say(&Request::Start { at_us: monotonic_us() });
     (agent, nodes[0].1.into())
 }

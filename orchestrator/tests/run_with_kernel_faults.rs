@@ -153,6 +153,21 @@ fn hosts_are_told_apart_by_their_kernels_and_those_that_cannot_are_replaced() {
     let actions = std::fs::read_to_string(replaced.directory().join("timeline.jsonl")).unwrap();
     assert!(!actions.contains("error"), "{actions}");
     assert_eq!(namespaces.left(), "");
+    // As where an agent and what removes its queues were killed at once; and beside it what is somebody's.
+    let on_h1 = |words: &[&str]| {
+        let said =
+            Command::new("ip").args(["netns", "exec", &namespaces.hosts[1]]).args(words).output().unwrap();
+        assert!(said.status.success(), "{said:?}");
+        String::from_utf8(said.stdout).unwrap()
+    };
+    on_h1(&["tc", "qdisc", "add", "dev", "wire", "root", "handle", "7032:", "htb"]);
+    on_h1(&["tc", "qdisc", "add", "dev", "lo", "root", "handle", "1:", "htb"]);
+    let directory = replaced.directory();
+    let clean = [env!("CARGO_BIN_EXE_orchestrator"), "clean", directory.to_str().unwrap()];
+    assert!(on_h1(&clean).starts_with("removed queues at interface wire\nnothing left now\n"));
+    assert!(on_h1(&clean).starts_with("nothing left\n"));
+    assert!(on_h1(&["tc", "qdisc", "show", "dev", "lo"]).contains("htb 1:"));
+    assert_eq!(namespaces.left(), "");
 
     // With nobody to stand in for them, each is named.
     let mut refused = run(&namespaces.inventory("wanted: 5\nrequired: 4\n", lame), PLAN);

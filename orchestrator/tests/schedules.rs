@@ -337,7 +337,7 @@ fn kernels_degrade_all_nodes_of_a_host_and_nodes_only_those_that_are_up() {
     let told = |with: &str| {
         let text = format!(
             "name: x\nnodes: 4\njoin: at_once\nfaults: {{with: {with}}}\ntimeline:\n  - {{at: 5s, degrade: {{latency: 5ms}}}}\n  \
-             - {{at: 6s, join: 4, rate: 1/s}}\n"
+             - {{at: 6s, join: 4}}\n"
         );
         let plan = parse("x.yaml", &text, &[]).unwrap_or_else(|error| panic!("{error}"));
         let schedule = p2ps_orchestrator::schedule::schedule(&plan, 2).unwrap();

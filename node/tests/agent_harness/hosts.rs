@@ -121,7 +121,9 @@ impl Testbed {
             let Notice::Prepared { nodes: prepared } = notice else { unreachable!() };
             nodes.extend(prepared);
         }
-        let mut all: Vec<Action> = (0..3).map(|node| spawn(node.into(), 0, node)).collect();
+        // One after the other: a process that is just being started still holds the ports that its agent keeps for the next.
+        let at_us = |node: NodeIndex| u64::from(node) * SECOND / 4;
+        let mut all: Vec<Action> = (0..3).map(|node| spawn(node.into(), at_us(node), node)).collect();
         all.extend(actions);
         let placed: Vec<(Id, AccessPoint)> = nodes.iter().map(|(node, at)| (id(*node), *at)).collect();
         let start_us = monotonic_us();
@@ -141,6 +143,11 @@ impl Testbed {
             testbed.agents[usize::from(node > 0)].wait_for("joined", |notice| is_joined(notice, node));
         }
         testbed
+    }
+
+    /// Lets both agents hear that they are not forgotten.
+    pub(crate) fn renew(&mut self) {
+        self.agents.iter_mut().for_each(|agent| agent.say(&Request::Renew));
     }
 
     /// Why an action could not be done, if it could not.

@@ -15,6 +15,7 @@ const ANSWER_BYTES_MAX: usize = 16 << 10;
 /// Flags of messages.
 pub(super) const REQUEST: u16 = 1;
 pub(super) const ACK: u16 = 4;
+pub(super) const ECHO: u16 = 8;
 pub(super) const EXCLUSIVE: u16 = 0x200;
 pub(super) const CREATE: u16 = 0x400;
 pub(super) const APPEND: u16 = 0x800;

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::netem::{self, Leaf, TooMuchJitter};
 use super::netlink::{
-    ACK, Answer, CREATE, EXCLUSIVE, NetlinkError, Part, REQUEST, Socket, attribute, message, text,
+    ACK, Answer, CREATE, ECHO, EXCLUSIVE, NetlinkError, Part, REQUEST, Socket, attribute, message, text,
 };
 use crate::com::shaping::LinkShape;
 
@@ -114,7 +114,8 @@ impl Queues {
     /// # Errors
     /// [`QueueError::Foreign`], where they are of somebody who configured them. The kernel's own have no number.
     pub(super) fn is_ours(&self, interface: Interface) -> Result<bool, QueueError> {
-        let question = message(GET_QUEUE, REQUEST | ACK, &place(interface, 0, ROOT_PLACE), &[]);
+        // The kernel tells who listens for changes of queues; and who asks, if that wants an echo.
+        let question = message(GET_QUEUE, REQUEST | ACK | ECHO, &place(interface, 0, ROOT_PLACE), &[]);
         let roots = match self.0.exchange(&question) {
             // An interface that queues nothing.
             Err(NetlinkError::Refused(Errno::NOENT)) => return Ok(false),

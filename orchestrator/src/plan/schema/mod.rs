@@ -236,8 +236,7 @@ pub(crate) struct RawFaults {
 pub(crate) enum RawFaultsWith {
     /// The nodes, where messages leave and come: needs no privilege, and can do everything.
     Node,
-    /// The hosts' kernels, between hosts: partitions by packet filters (nftables), degraded links by queues (HTB and netem). Agents need
-    /// CAP_NET_ADMIN.
+    /// The hosts' kernels, between hosts: partitions by nftables, degraded links by queues (HTB, netem). Agents need CAP_NET_ADMIN.
     Kernel,
 }
 
