@@ -125,6 +125,7 @@ impl Testbed {
         let at_us = |node: NodeIndex| u64::from(node) * SECOND / 4;
         let mut all: Vec<Action> = (0..3).map(|node| spawn(node.into(), at_us(node), node)).collect();
         all.extend(actions);
+        all.sort_by_key(|action| action.at_us);
         let placed: Vec<(Id, AccessPoint)> = nodes.iter().map(|(node, at)| (id(*node), *at)).collect();
         let start_us = monotonic_us();
         for (host, agent) in agents.iter_mut().enumerate() {
