@@ -5,7 +5,7 @@ use std::fmt;
 use rand_pcg::Pcg32;
 use rand_pcg::rand_core::{Rng, SeedableRng};
 
-use crate::config::{Geometry, NetConfig};
+use crate::config::{Geometry, NetConfig, Routing, Stabilise};
 use crate::id::Ring;
 use crate::sim::{ClockSkew, Latency, Matrix, NetworkModel};
 
@@ -182,7 +182,7 @@ impl Scenario {
         };
         let loss_ppm = draws.within(2_000, 80_000) as u32;
         let loss_ppm = if faults.contains(&Fault::Loss) { loss_ppm } else { 0 };
-        Scenario {
+        let scenario = Scenario {
             seed,
             net: net(draws, ring),
             nodes: nodes as usize,
@@ -197,7 +197,10 @@ impl Scenario {
             episodes: draws.within(1, 4) as u32,
             faults_us: draws.within(20, 240) * SECOND_US,
             rest_us: draws.within(300, 2400) * SECOND_US,
-        }
+        };
+        // What came to be drawn later is drawn last: seeds keep the rest of what they had.
+        let net = scenario.net.with_routing(routing(draws)).expect("options are drawn within their bounds");
+        Scenario { net, ..scenario }
     }
 
     /// Whether nodes may be kept apart, or stand still: then much is forgiven to what is under way.
@@ -239,6 +242,26 @@ fn net(draws: &mut Draws, ring: u128) -> NetConfig {
     NetConfig::new(ring, geometry, successors)
         .and_then(|net| net.with_replication(replication))
         .expect("settings are drawn within their bounds")
+}
+
+/// As by default in every second network; else each option or not.
+fn routing(draws: &mut Draws) -> Routing {
+    if draws.below(2) == 0 {
+        return Routing::default();
+    }
+    let mut is_drawn = || draws.below(2) == 0;
+    let (correction_on_use, correction_on_change) = (is_drawn(), is_drawn());
+    let (is_fixed, proximity, has_cache) = (is_drawn(), is_drawn(), is_drawn());
+    // Not longer than adaptive rounds get, for which the times of healing are stated.
+    let period_ms = draws.of(&[1000, 2000, 8000]);
+    let link_cache = draws.of(&[2, 16, 128]);
+    Routing {
+        correction_on_use,
+        correction_on_change,
+        stabilise: if is_fixed { Stabilise::Every { period_ms } } else { Stabilise::Adaptive },
+        proximity,
+        link_cache: if has_cache { link_cache } else { 0 },
+    }
 }
 
 fn latency(draws: &mut Draws) -> Latency {
