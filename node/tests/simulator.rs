@@ -386,8 +386,8 @@ fn a_node_behind_a_firewall_is_a_client_if_it_may_be_and_goes_on_by_the_next_pro
         client
     });
     for _ in 0..3 {
-        simulator.run_until(simulator.now_us() + 30 * SECOND_US);
         for client in clients {
+            simulator.run_until(simulator.now_us() + 30 * SECOND_US);
             let peer = simulator.peer(client).unwrap();
             let (me, proxy) = (peer.me(), peer.proxy().unwrap());
             assert!(peer.phase() == Phase::Client && me.is_client());
