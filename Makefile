@@ -14,6 +14,9 @@ endif
 # The tests of nodes over sockets, which pass on smol too.
 SOCKET_TESTS = $(addprefix --test ,ring_over_sockets shaped_links network_key dictionary_over_sockets without_tokio)
 
+# The swarm and the planted bugs share one build; nodes of the swarm have no bug.
+SWARM = --profile swarm --locked -p p2ps --features planted
+
 .PHONY: help quickstart build test setup-test lint deny unit bench bench-sim bench-key explore planted swarm clean \
         testbed testbed-down testbed-check testbed-compare slurm-check trials node-static
 
@@ -53,7 +56,7 @@ unit:
 	$(CARGO) build --workspace --bins --locked
 	$(CARGO) test --workspace --locked
 	$(CARGO) test --locked -p p2ps --features smol $(SOCKET_TESTS)
-	$(MAKE) swarm
+	$(MAKE) planted swarm
 
 ## make bench                  footprint of an idle node, look-ups per second, start of many nodes; prints figures
 bench:
@@ -75,16 +78,15 @@ explore:
 	@deploy/install.sh build
 	$(CARGO) bench --locked -p p2ps --bench explore -- $(ONLY)
 
-## make planted                bugs are planted in the protocol: random scenarios and the explorer must catch each (20 minutes and more)
+## make planted [COUNT=1] [BY=swarm] [ONLY=Busy]  bugs are planted in the protocol: each must be caught within 50 seeds (1 min; COUNT: by how many)
 planted:
 	@deploy/install.sh build
-	$(CARGO) test --profile swarm --locked -p p2ps --features planted --test planted_bugs -- --nocapture
+	$(if $(COUNT),COUNT=1) BY=$(BY) ONLY=$(ONLY) $(CARGO) test $(SWARM) --test planted_bugs -- --nocapture
 
-## make swarm [SEEDS=320|100..200] [SEED=17 [MESSAGES=1]] [PLANTED=50]  random networks and faults in virtual time; SEED replays one
+## make swarm [SEEDS=320|100..200] [SEED=17 [MESSAGES=1]]  random networks and faults in virtual time; SEED replays one
 swarm:
 	@deploy/install.sh build
-	$(CARGO) bench --profile swarm --locked -p p2ps $(if $(PLANTED),--features planted) --bench swarm -- \
-	  $(if $(PLANTED),--planted $(PLANTED),$(if $(SEED),--seed $(SEED) $(if $(MESSAGES),--messages),$(or $(SEEDS),320)))
+	$(CARGO) bench $(SWARM) --bench swarm -- $(if $(SEED),--seed $(SEED) $(if $(MESSAGES),--messages),$(or $(SEEDS),320))
 
 ## make node-static            the static node binary that is sent to hosts: target/node-static/p2ps-node-x86_64
 node-static:

@@ -1,5 +1,9 @@
 //! Explores the scenarios of `p2ps::explore` and prints a table: `make explore`. With words, only those whose name has one of
 //! them: `make explore ONLY="lossy crashes"`.
+//!
+//! Networks of 2 to 5 members on rings of 4 to 10 ids, with lists of 2 or 3 successors; in each at most two joins, two leaves, one
+//! crash, one lost message and four far deadlines. Together 1.2 million states and 3.3 million transitions; one scenario is
+//! explored to its end, the others to [`STATES_MAX`] states, which are all paths of 10 to 25 steps.
 
 #![allow(clippy::print_stdout, missing_docs)]
 

@@ -1,6 +1,5 @@
 //! Runs the seeds of `p2ps::swarm` on all cores: `make swarm SEEDS=200`, `make swarm SEEDS=1000..1200`. One seed alone, with all
-//! that happens in it written to a file: `make swarm SEED=17`, and with every message: `make swarm SEED=17 MESSAGES=1`. With planted
-//! bugs (`p2ps::core::planted`), until each is caught: `make swarm PLANTED=50`.
+//! that happens in it written to a file: `make swarm SEED=17`, and with every message: `make swarm SEED=17 MESSAGES=1`.
 
 #![allow(clippy::print_stdout, missing_docs)]
 
@@ -34,14 +33,7 @@ const OPEN: [u64; 6] = [24, 101, 211, 252, 286, 304];
 /// What is asked for.
 enum Order {
     Seeds(Range<u64>),
-    Replay {
-        seed: u64,
-        every_message: bool,
-    },
-    #[cfg(feature = "planted")]
-    Planted {
-        seeds: u64,
-    },
+    Replay { seed: u64, every_message: bool },
 }
 
 /// How a seed ended: a panic is a finding too.
@@ -58,8 +50,6 @@ fn main() -> ExitCode {
             println!("the trace could not be written: {error}");
             ExitCode::from(3)
         }),
-        #[cfg(feature = "planted")]
-        Some(Order::Planted { seeds }) => catch_planted(seeds),
         None => {
             println!("{USAGE}");
             ExitCode::from(2)
@@ -74,8 +64,6 @@ fn order(arguments: &[String]) -> Option<Order> {
         ["--seed", seed, "--messages"] => {
             Some(Order::Replay { seed: seed.parse().ok()?, every_message: true })
         }
-        #[cfg(feature = "planted")]
-        ["--planted", seeds] => Some(Order::Planted { seeds: seeds.parse().ok()? }),
         [seeds] => match seeds.split_once("..") {
             Some((first, end)) => Some(Order::Seeds(first.parse().ok()?..end.parse().ok()?)),
             None => Some(Order::Seeds(0..seeds.parse().ok()?)),
@@ -221,38 +209,6 @@ fn replay(seed: u64, every_message: bool) -> std::io::Result<ExitCode> {
     file.flush()?;
     println!("{}", shortened(&failure.to_string()));
     Ok(ExitCode::FAILURE)
-}
-
-/// Plants one bug after the other into all nodes; each must be caught by one of the first seeds.
-#[cfg(feature = "planted")]
-fn catch_planted(seeds: u64) -> ExitCode {
-    use p2ps::core::planted::Bug;
-
-    let waiting = std::sync::Mutex::new(Bug::ALL.into_iter());
-    let missed = AtomicU64::new(0);
-    let hunt = |bug: Bug| {
-        let caught = (0..seeds).find_map(|seed| {
-            let scenario = Scenario::draw(seed);
-            let failure = run(&scenario, |simulator| simulator.plant(bug), None).failure?;
-            Some(format!("seed {seed:2}, {failure}"))
-        });
-        missed.fetch_add(u64::from(caught.is_none()), Ordering::Relaxed);
-        let told = caught.unwrap_or_else(|| format!("not caught in {seeds} seeds"));
-        println!("{:<26} {}", format!("{bug:?}"), shortened(told.lines().next().unwrap_or_default()));
-    };
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..cores {
-            scope.spawn(|| {
-                while let Some(bug) = waiting.lock().ok().and_then(|mut waiting| waiting.next()) {
-                    hunt(bug);
-                }
-            });
-        }
-    });
-    let missed = missed.into_inner();
-    println!("{} bugs, {missed} not caught", Bug::ALL.len());
-    if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// A text that may list many nodes, for a terminal.

@@ -466,3 +466,51 @@ fn who_is_no_client_gets_nothing_for_being_one() {
     network.run_for(Duration::from_secs(30));
     assert!(!is_in_a_table(&network, stranger.id) && network.is_ring_right());
 }
+
+#[test]
+fn a_farewell_that_is_lost_is_said_again() {
+    for seed in SEEDS {
+        let (mut network, clients) = ring_with_clients(8, 1, seed);
+        let id = clients[0];
+        network.loses = |message| matches!(message, Message::Client(ClientTalk::Farewell));
+        let before = network.responsible(id);
+        let (nearer, via) = (Id(id.0.wrapping_add(1)), network.any_member());
+        network.join(nearer, &[via]);
+        network.run_until("it has the nearer proxy", PATIENCE, |n| {
+            n.peers[&id].proxy().is_some_and(|proxy| proxy.id == nearer)
+        });
+        network.run_for(Duration::from_secs(5));
+        assert_eq!(
+            network.peers[&before].clients().len(),
+            1,
+            "seed {seed}: it does not know that it was left"
+        );
+        network.loses = |_| false;
+        network.run_until("nobody else has it for a client", PATIENCE, Network::are_clients_right);
+    }
+}
+
+/// Of the access points that the client has come in by, none is left when its proxy goes, nor one of the successors that this one had
+/// when the client came.
+#[test]
+fn a_client_knows_the_present_successors_of_its_proxy() {
+    for seed in SEEDS {
+        let mut network = Network::ring(symmetric_tango(2), 12, seed);
+        let (id, via) = (network.random_id(), network.any_member());
+        network.unreachable.insert(id);
+        network.join(id, &[via]);
+        network.run_until("it is a client", PATIENCE, |n| n.is_client(id));
+        let proxy = network.responsible(id);
+        let mut gone: BTreeSet<Id> =
+            network.peers[&proxy].successors().iter().map(|known| known.id).collect();
+        gone.insert(via);
+        gone.remove(&proxy);
+        for member in gone {
+            network.kill(member);
+            network.run_until("the ring is right", PATIENCE, Network::is_ring_right);
+        }
+        network.run_for(Duration::from_millis(60));
+        network.kill(proxy);
+        network.run_until("it has the next proxy", PATIENCE, Network::are_clients_right);
+    }
+}

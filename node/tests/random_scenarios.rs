@@ -61,6 +61,17 @@ fn messages_do_not_breed_where_every_acknowledgement_is_lost() {
 }
 
 #[test]
+fn a_crowd_that_joins_at_once_is_one_ring_all_along() {
+    let nodes: usize = (0..SEEDS)
+        .map(|seed| {
+            checker::crowd::check_crowd(seed, |_| ())
+                .unwrap_or_else(|violation| panic!("seed {seed}: {violation}"))
+        })
+        .sum();
+    println!("{SEEDS} seeds, {nodes} nodes");
+}
+
+#[test]
 fn the_dictionary_keeps_its_word_in_every_scenario() {
     let mut failures = Vec::new();
     let mut operations = 0;

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use p2ps::com::shaping::{Cut, LinkShape};
-use p2ps::config::{Geometry, NetConfig};
+use p2ps::config::{Geometry, NetConfig, ProxyUse};
 use p2ps::id::Id;
 use p2ps::message::RouteError;
 use p2ps::peer::{Command, Phase};
@@ -373,4 +373,42 @@ fn links_that_no_table_needs_are_closed_when_they_are_too_many() {
         links.links_out,
         links.links_in
     );
+}
+
+#[test]
+fn a_node_behind_a_firewall_is_a_client_if_it_may_be_and_goes_on_by_the_next_proxy() {
+    let (mut simulator, members) = converged(12, 3);
+    let uses = [ProxyUse::Always, ProxyUse::IfUnreachable];
+    let clients = uses.map(|proxy_use| {
+        let client = simulator.add(Id(u64::from(proxy_use == ProxyUse::Always) << 31), 7).unwrap();
+        simulator.set_proxy_use(client, proxy_use);
+        assert!(simulator.start(client, &members[..1], &[]));
+        client
+    });
+    for _ in 0..3 {
+        for client in clients {
+            simulator.run_until(simulator.now_us() + 30 * SECOND_US);
+            let peer = simulator.peer(client).unwrap();
+            let (me, proxy) = (peer.me(), peer.proxy().unwrap());
+            assert!(peer.phase() == Phase::Client && me.is_client());
+            let member = |node: &&NodeNumber| simulator.peer(**node).is_some_and(|peer| peer.me() == proxy);
+            let proxy = *members.iter().find(member).unwrap();
+            assert_eq!(simulator.peer(proxy).unwrap().clients(), [me]);
+            let alive: Vec<NodeNumber> =
+                members.iter().copied().filter(|node| simulator.is_running(*node)).collect();
+            assert!(is_ring_right(&simulator, &alive));
+            assert_eq!(succeeded(&look_up(&mut simulator, &[client], 20)), 20);
+            let (exact, payload) = (true, "to a client".into());
+            simulator.command(alive[0], Command::Send { destination: me.id, exact, payload });
+            simulator.run_until(simulator.now_us() + SECOND_US);
+            let mut delivered = |at| {
+                simulator
+                    .happenings()
+                    .filter(|h| h.node == at && matches!(h.what, What::Delivered(_)))
+                    .count()
+            };
+            assert_eq!(delivered(client), 1);
+            simulator.kill(proxy);
+        }
+    }
 }

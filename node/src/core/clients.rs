@@ -170,6 +170,13 @@ impl Core {
         self.tell_client(cx, link, sequence);
     }
 
+    /// The successors are others: who needs another proxy soon looks for it among them.
+    pub(crate) fn tell_clients(&mut self, cx: &mut Context<'_>) {
+        for link in self.client_links() {
+            self.tell_client(cx, link, 0);
+        }
+    }
+
     fn tell_client(&mut self, cx: &mut Context<'_>, link: Contact, sequence: u64) {
         let predecessor = self.neighbours.predecessor();
         let successors = self.neighbours.successors().to_vec();

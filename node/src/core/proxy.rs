@@ -215,6 +215,14 @@ impl Core {
         self.begin_joining(cx, access_points);
     }
 
+    /// Who asks a client whether it lives takes it for its own: where that is not so any more, the farewell was lost.
+    pub(crate) fn part_from_former_proxy(&mut self, cx: &mut Context<'_>, from: Contact) {
+        let is_new = self.asks_for_admission(from);
+        if self.phase == Phase::Client && self.proxy.present != Some(from) && !is_new {
+            self.send(cx, from, Message::Client(ClientTalk::Farewell));
+        }
+    }
+
     /// A client leaves: it hands nothing over.
     pub(crate) fn leave_proxy(&mut self, cx: &mut Context<'_>) {
         if let Some(proxy) = self.proxy.present {

@@ -137,6 +137,7 @@ impl Core {
             self.neighbours_message(token)
         };
         self.send(cx, from, answer);
+        self.part_from_former_proxy(cx, from);
     }
 
     fn neighbours_message(&self, token: u64) -> Message {
@@ -303,6 +304,7 @@ impl Core {
             }
         }
         cx.event(Event::NewSuccessorList(self.neighbours.successors().to_vec()));
+        self.tell_clients(cx);
     }
 
     pub(crate) fn after_predecessor_change(&mut self, cx: &mut Context<'_>) {

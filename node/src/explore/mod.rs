@@ -29,7 +29,9 @@
 //!   each along one way ([`Exploration::is_complete`] says which it was).
 //! - Messages that come *between* two deadlines of a node meet it at the earlier one: orders of timers that depend on when,
 //!   between those, a message came are missing; so are other jitters and estimated time-outs.
-//! - Every node can be reached: none becomes a client of another. Options of routing are at their defaults.
+//! - Every node can be reached: none becomes a client of another. Options of routing are at their defaults, and tables are
+//!   Chord's, which on such small rings have two to four fingers. Clients, options and other tables are left to the swarm.
+//! - Messages are handed over as they are: neither their wire form nor handshakes of links are part of it.
 //! - Living nodes are never taken for dead: pauses and partitions are left to the random scenarios.
 //! - Of the dictionary: that ranges are acquired is covered in every scenario, but there are items only where a [`Question`] writes
 //!   some, few and small; so hand-overs in several messages, sweeps that compare copies, and removed keys are left to

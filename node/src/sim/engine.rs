@@ -287,7 +287,7 @@ impl Simulator {
     /// Tells of a member's neighbours, if they have changed.
     pub(super) fn tell_ring(&mut self, node: NodeNumber) {
         let Some(life) = self.nodes[node.index()].life.as_deref_mut() else { return };
-        if !life.joined || life.peer.phase() == Phase::Ended {
+        if !life.joined || matches!(life.peer.phase(), Phase::Client | Phase::Ended) {
             return;
         }
         let predecessor = life.peer.predecessor().map(|contact| contact.id);

@@ -1,6 +1,9 @@
 //! A node's links, as its own end of them.
 
 use super::membership::NodeNumber;
+use super::node;
+use crate::id::Id;
+use crate::message::Contact;
 
 /// One end of the links to one life of another node. Several links to it count as one here: the other end may have dialled,
 /// this one, or both.
@@ -9,6 +12,8 @@ pub(super) struct LinkEnd {
     pub(super) other: NodeNumber,
     /// Which life of the other node.
     pub(super) life: u32,
+    /// The other node was a client when it made the link, and is known as one.
+    pub(super) client: bool,
     /// The other node dialled, and that link stands.
     pub(super) inbound: bool,
     /// This node dialled, and that link stands.
@@ -54,6 +59,7 @@ impl LinkEnd {
         LinkEnd {
             other,
             life,
+            client: false,
             inbound: false,
             outbound: false,
             dialling: None,
@@ -61,6 +67,12 @@ impl LinkEnd {
             arrives_us: 0,
             used_us: 0,
         }
+    }
+
+    /// How the other end, whose id this is, is known here.
+    pub(super) fn contact(&self, id: Id) -> Contact {
+        let contact = node::contact(id, self.other, self.life);
+        if self.client { contact.as_client() } else { contact }
     }
 
     /// Whether the dial that began then is under way.

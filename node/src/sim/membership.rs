@@ -49,8 +49,16 @@ impl Simulator {
         let offset = draw.value();
         draw.mix(1);
         let clock = NodeClock::within(self.model.clock_skew, offset, draw.value());
-        self.nodes.push(SimulatedNode { id, seed, clock, lives: 0, vanished: false, life: None });
+        // Who takes part is known by the plan: a node that is not reached does not get in.
+        let proxy_use = ProxyUse::Never;
+        self.nodes.push(SimulatedNode { id, seed, proxy_use, clock, lives: 0, vanished: false, life: None });
         Some(number)
+    }
+
+    /// From its next life on, a node uses a proxy in these cases. Unless that is never, it stands behind a firewall: nobody can
+    /// make a link to it.
+    pub fn set_proxy_use(&mut self, node: NodeNumber, proxy_use: ProxyUse) {
+        self.nodes[node.index()].proxy_use = proxy_use;
     }
 
     /// How many nodes were added.
@@ -98,8 +106,7 @@ impl Simulator {
         let mut seed = Trace::new(there.seed);
         seed.mix(u64::from(there.lives));
         let mut peer = Peer::with_offsets(net, there.contact(node), seed.value(), offsets);
-        // Who takes part is known by the plan: a node that is not reached does not get in.
-        peer.set_proxy_use(ProxyUse::Never);
+        peer.set_proxy_use(there.proxy_use);
         #[cfg(feature = "planted")]
         if let Some(bug) = self.bug {
             peer.plant(bug);

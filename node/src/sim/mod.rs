@@ -8,7 +8,8 @@
 //! What is modelled is what the socket driver does: links are dialled when they are first needed, and a dial costs a round
 //! trip before what waits for it leaves, and another before the link counts as made; messages of a link keep their order;
 //! a node that is killed resets its links, one whose host vanishes is noticed by time-outs only; a stopped process keeps its
-//! links while what is sent to it waits; links that no table needs are closed when they become too many. Messages are
+//! links while what is sent to it waits; links that no table needs are closed when they become too many. A node behind a firewall
+//! makes links, but none can be made to it ([`Simulator::set_proxy_use`]). Messages are
 //! measured in their wire form. Faults of links are made by the same [`Shaper`](crate::com::shaping::Shaper) as on sockets.
 //!
 //! What is not: bandwidth of hosts, processor time, and TCP's retransmissions ([`NetworkModel::loss_ppm`] loses messages, as

@@ -3,13 +3,14 @@
 use super::clock::ClockSkew;
 use super::engine::{Due, Simulator};
 use super::latency::Latency;
-use super::links::Dialling;
+use super::links::{Dialling, LinkEnd};
 use super::membership::NodeNumber;
 use super::node::{Dial, Flight, Parcel, node_at};
 use super::trace::digest;
 use crate::access_point::AccessPoint;
 use crate::com::limits::{DIAL_TIMEOUT, LINKS_SPARE_MAX, LINKS_SPARE_SLACK, UNACKNOWLEDGED_TIMEOUT};
 use crate::com::shaping::{Cut, Departure, Fate, Shaper, hits};
+use crate::config::ProxyUse;
 use crate::id::Id;
 use crate::message::{Contact, Message};
 use crate::metrics::{Recorder, ShapeEffect};
@@ -124,11 +125,20 @@ impl Simulator {
         let Some(other) = self.known(to) else { return self.unreachable(to, "there is no such host") };
         let from_life = self.nodes[node.index()].lives;
         let to_life = to.incarnation as u32;
+        if to.is_client() && !self.is_linked(node, other, to_life) {
+            return self.unreachable(to, "a client accepts no links");
+        }
         let flight = Flight { from: node, from_life, to: other, to_life, next: None, parcel };
         let slot = self.flights.insert(flight);
         if !self.queue_on_dial(node, other, to_life, slot) {
             self.fly(node, other, to_life, slot);
         }
+    }
+
+    /// Whether a link between two nodes stands, as far as the first one knows.
+    fn is_linked(&mut self, node: NodeNumber, other: NodeNumber, life: u32) -> bool {
+        let living = self.nodes[node.index()].life.as_deref_mut();
+        living.and_then(|living| living.links.get_mut(other, life)).is_some_and(|end| end.is_open())
     }
 
     /// Puts a flight behind what waits for a dial, which is begun if no link stands. `false`: one does.
@@ -194,7 +204,7 @@ impl Simulator {
         };
         let Some(living) = self.nodes[node.index()].life.as_deref() else { return };
         if let Some(end) = living.links.open_to(other) {
-            let contact = self.contact_of(other, end.life);
+            let contact = end.contact(self.nodes[other.index()].id);
             return self.inputs.push_back(Input::LinkUp { contact });
         }
         self.begin_dial(node, other, 0, true);
@@ -314,11 +324,18 @@ impl Simulator {
 
     fn on_message(&mut self, to: NodeNumber, from: NodeNumber, life: u32, message: Message, bytes: u32) {
         let now_us = self.now_us;
-        let from = (from, self.contact_of(from, life));
+        let is_hidden = self.nodes[from.index()].proxy_use != ProxyUse::Never;
+        let mut contact = self.contact_of(from, life);
         let Some(living) = self.nodes[to.index()].life.as_deref_mut() else { return };
-        let hears = living.hears(from.1.id);
-        if let Some(end) = living.links.get_mut(from.0, life) {
-            end.used_us = now_us;
+        let hears = living.hears(contact.id);
+        match living.links.get_mut(from, life) {
+            Some(end) => {
+                end.used_us = now_us;
+                contact = end.contact(contact.id);
+            }
+            // By which link it came, and so as whom its sender was known, cannot be told any more.
+            None if is_hidden => return,
+            None => {}
         }
         if let Some(recorder) = &mut living.recorder {
             if hears {
@@ -329,7 +346,7 @@ impl Simulator {
         }
         if hears {
             self.totals.messages += 1;
-            self.turn(to, Input::Receive { from: from.1, message });
+            self.turn(to, Input::Receive { from: contact, message });
         }
     }
 
@@ -342,7 +359,7 @@ impl Simulator {
         if there.vanished {
             return self.time_out(node, other, life, dial);
         }
-        if there.life.is_none() {
+        if !there.accepts_links() {
             return self.on_failed(node, other, life, dial, "connection refused");
         }
         if !open(node, other_id) || !open(other, id) {
@@ -378,10 +395,12 @@ impl Simulator {
 
     fn on_handshake(&mut self, node: NodeNumber, other: NodeNumber, other_life: u32, dial: Dial) {
         let now_us = self.now_us;
+        let dialler = self.nodes[other.index()].life_numbered(other_life);
+        let client = dialler.is_some_and(|life| life.peer.me().is_client());
         let Some(living) = self.nodes[node.index()].life.as_deref_mut() else { return };
         let end = living.links.entry(other, other_life);
         if !end.is_open() {
-            end.since_us = now_us;
+            (end.since_us, end.client) = (now_us, client);
         }
         (end.inbound, end.used_us) = (true, now_us);
         let life = self.nodes[node.index()].lives;
@@ -459,16 +478,17 @@ impl Simulator {
     }
 
     fn on_gone(&mut self, node: NodeNumber, other: NodeNumber, life: u32, orderly: bool, since_us: u64) {
+        let id = self.nodes[other.index()].id;
         let Some(living) = self.nodes[node.index()].life.as_deref_mut() else { return };
         let Some(end) = living.links.get_mut(other, life).filter(|end| end.is_open()) else { return };
         if end.since_us > since_us {
             return;
         }
         (end.inbound, end.outbound) = (false, false);
+        let contact = end.contact(id);
         if end.dialling.is_none() {
             living.links.remove(other, life);
         }
-        let contact = self.contact_of(other, life);
         self.turn(node, Input::LinkDown { contact, orderly });
     }
 
@@ -480,14 +500,12 @@ impl Simulator {
         if links.len() < links.sweep_at.max(LINKS_SPARE_MAX + LINKS_SPARE_SLACK) {
             return;
         }
-        let is_spare = |other: NodeNumber, life| {
-            let contact = super::node::contact(nodes[other.index()].id, other, life);
-            !living.peer.is_neighbour(&contact)
-        };
-        let mut spare: Vec<(u64, NodeNumber, u32)> = links
+        let known = |end: &LinkEnd| end.contact(nodes[end.other.index()].id);
+        let mut spare: Vec<(u64, NodeNumber, u32, Contact)> = links
             .iter()
-            .filter(|end| end.is_open() && end.dialling.is_none() && is_spare(end.other, end.life))
-            .map(|end| (end.used_us, end.other, end.life))
+            .filter(|end| end.is_open() && end.dialling.is_none())
+            .map(|end| (end.used_us, end.other, end.life, known(end)))
+            .filter(|(.., contact)| !living.peer.is_neighbour(contact))
             .collect();
         spare.sort_unstable();
         let surplus = spare.len().saturating_sub(LINKS_SPARE_MAX);
@@ -495,12 +513,11 @@ impl Simulator {
         if let Some(living) = self.nodes[node.index()].life.as_deref_mut() {
             living.links.sweep_at = sweep_at;
         }
-        for (_, other, life) in spare.into_iter().take(surplus) {
+        for (_, other, life, contact) in spare.into_iter().take(surplus) {
             self.hang_up(node, other, life, true);
             if let Some(living) = self.nodes[node.index()].life.as_deref_mut() {
                 living.links.remove(other, life);
             }
-            let contact = self.contact_of(other, life);
             self.inputs.push_back(Input::LinkDown { contact, orderly: true });
         }
         if let Some(input) = self.inputs.pop_front() {

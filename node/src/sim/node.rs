@@ -5,6 +5,7 @@ use super::links::LinkTable;
 use super::membership::NodeNumber;
 use crate::access_point::AccessPoint;
 use crate::com::shaping::Shaper;
+use crate::config::ProxyUse;
 use crate::id::Id;
 use crate::message::Contact;
 use crate::metrics::Recorder;
@@ -21,6 +22,8 @@ pub(super) const NODES_MAX: usize = 1 << 24;
 pub(super) struct SimulatedNode {
     pub(super) id: Id,
     pub(super) seed: u64,
+    /// But for [`ProxyUse::Never`], no link to it can be made.
+    pub(super) proxy_use: ProxyUse,
     pub(super) clock: NodeClock,
     /// How many lives it has had.
     pub(super) lives: u32,
@@ -69,6 +72,11 @@ impl SimulatedNode {
         contact(self.id, number, self.lives)
     }
 
+    /// Whether others can make links to it.
+    pub(super) fn accepts_links(&self) -> bool {
+        self.life.is_some() && self.proxy_use == ProxyUse::Never
+    }
+
     /// Its life, if that is the one that is meant.
     pub(super) fn life_numbered(&mut self, life: u32) -> Option<&mut Life> {
         if self.lives == life { self.life.as_deref_mut() } else { None }
@@ -112,10 +120,10 @@ pub(super) fn access_point(number: NodeNumber) -> AccessPoint {
     AccessPoint { ip: [10, a, b, c].into(), port: PORT }
 }
 
-/// The node that is, or would be, reached there.
+/// The node that is, or would be, reached there; a client's port is 0.
 pub(super) fn node_at(access_point: AccessPoint) -> Option<NodeNumber> {
     match access_point.ip {
-        std::net::IpAddr::V4(ip) if access_point.port == PORT && ip.octets()[0] == 10 => {
+        std::net::IpAddr::V4(ip) if matches!(access_point.port, PORT | 0) && ip.octets()[0] == 10 => {
             let [_, a, b, c] = ip.octets();
             Some(NodeNumber(u32::from_be_bytes([0, a, b, c])))
         }

@@ -50,7 +50,7 @@ impl Run<'_> {
     /// If the network is whole again, as many nodes may fail as ever.
     pub(super) fn count_established(&mut self) {
         let members = self.members().len();
-        if self.is_apart() || members < self.alive.len() || self.ring_is_ideal().is_err() {
+        if self.is_apart() || members < self.ring_nodes().count() || self.ring_is_ideal().is_err() {
             return;
         }
         (self.established, self.failures) = (members, 0);
@@ -66,6 +66,11 @@ impl Run<'_> {
         self.separation.is_some() || self.agenda.values().any(|ending| matches!(ending, Ending::Pause(_)))
     }
 
+    /// The nodes that run and are no clients.
+    fn ring_nodes(&self) -> impl Iterator<Item = NodeNumber> {
+        self.alive.difference(&self.clients).copied()
+    }
+
     /// The members that can be asked for something.
     pub(super) fn members(&self) -> Vec<NodeNumber> {
         let is_awake = |node: &NodeNumber| {
@@ -76,13 +81,13 @@ impl Run<'_> {
     }
 
     /// How many more nodes may fail or leave now.
-    fn failures_left(&self) -> usize {
+    pub(super) fn failures_left(&self) -> usize {
         let tolerated = self.scenario.net.successors().min(self.established).saturating_sub(1);
         tolerated.saturating_sub(self.failures).min(self.members().len().saturating_sub(2))
     }
 
     /// How many more nodes may crash now.
-    fn crashes_left(&self) -> usize {
+    pub(super) fn crashes_left(&self) -> usize {
         let is_kept = self.scenario.services.contains(&Service::Dictionary)
             && self.scenario.regime != Regime::Unreliable;
         let members: BTreeSet<Id> = self.view().members().iter().map(|peer| peer.me().id).collect();
@@ -125,7 +130,7 @@ impl Run<'_> {
     }
 
     fn join(&mut self) {
-        if self.alive.len() < self.scenario.nodes + GROWTH_MAX
+        if self.ring_nodes().count() < self.scenario.nodes + GROWTH_MAX
             && let Some(node) = self.add_node()
         {
             self.start_by_some(node);
@@ -140,7 +145,7 @@ impl Run<'_> {
         }
     }
 
-    fn start_by_some(&mut self, node: NodeNumber) {
+    pub(super) fn start_by_some(&mut self, node: NodeNumber) {
         let members = self.members();
         let mut via: Vec<NodeNumber> = (0..3).filter_map(|_| self.draws.any(&members)).collect();
         via.dedup();
@@ -155,11 +160,16 @@ impl Run<'_> {
         if self.failures_left() > 0
             && let Some(node) = self.draws.any(&members)
         {
-            self.failures += 1;
-            self.outcome.faults += 1;
-            self.say(|| format!("leave {}", node.0));
-            self.simulator.leave(node);
+            self.let_leave(node);
         }
+    }
+
+    /// A member leaves.
+    pub(super) fn let_leave(&mut self, node: NodeNumber) {
+        self.failures += 1;
+        self.outcome.faults += 1;
+        self.say(|| format!("leave {}", node.0));
+        self.simulator.leave(node);
     }
 
     /// Neighbours crash at once: as many as are allowed, at most `most`.
@@ -173,11 +183,15 @@ impl Run<'_> {
         let (first, count) = (self.draws.below(members.len() as u64), self.draws.within(1, most as u64));
         self.count_time();
         for place in first..first + count {
-            let node = members[place as usize % members.len()];
-            self.say(|| format!("kill {}", node.0));
-            self.simulator.kill(node);
-            self.fail(node);
+            self.kill(members[place as usize % members.len()]);
         }
+    }
+
+    /// A member is killed.
+    pub(super) fn kill(&mut self, node: NodeNumber) {
+        self.say(|| format!("kill {}", node.0));
+        self.simulator.kill(node);
+        self.fail(node);
     }
 
     fn vanish(&mut self) {

@@ -14,12 +14,12 @@ use crate::sim::NodeNumber;
 const BURST_MAX: u64 = 4;
 
 impl Run<'_> {
-    /// A random member is asked for one of the scenario's services.
+    /// A random node, a client perhaps, is asked for one of the scenario's services.
     pub(super) fn ask(&mut self) {
-        let members = self.members();
-        let Some(by) = self.draws.any(&members) else { return };
+        let nodes: Vec<NodeNumber> = self.members().into_iter().chain(self.connected_clients()).collect();
+        let Some(by) = self.draws.any(&nodes) else { return };
         let others: Vec<Contact> =
-            members.iter().filter(|node| **node != by).map(|node| self.nodes[node.0 as usize]).collect();
+            nodes.iter().filter(|node| **node != by).map(|node| self.nodes[node.0 as usize]).collect();
         match self.draws.any(&self.scenario.services) {
             Some(Service::Lookups) => {
                 let key = Id(self.draws.within(0, self.scenario.net.ring().last().0));
@@ -61,7 +61,8 @@ impl Run<'_> {
 
     fn broadcast_by(&mut self, by: NodeNumber) {
         let me = self.nodes[by.0 as usize];
-        let audience = self.known_members().into_iter().filter(|to| *to != me).collect();
+        let clients = self.connected_clients().into_iter().map(|node| self.nodes[node.0 as usize]);
+        let audience = self.known_members().into_iter().chain(clients).filter(|to| *to != me).collect();
         self.tell_many(by, audience, |payload| Command::Broadcast { payload });
     }
 
@@ -76,15 +77,17 @@ impl Run<'_> {
         known.map(|(peer, _)| peer.me()).collect()
     }
 
-    /// A message to many. Where a node may crash that has a part of it to pass on, nobody counts on getting it.
+    /// A message to many. Where a node may crash that has a part of it to pass on, nobody counts on getting it; nor does a client
+    /// that may be between two proxies.
     fn tell_many(
         &mut self,
         by: NodeNumber,
-        audience: BTreeSet<Contact>,
+        mut audience: BTreeSet<Contact>,
         command: impl FnOnce(bytes::Bytes) -> Command,
     ) {
         let is_sure = self.scenario.regime == Regime::Graceful || self.stage == Stage::Rest;
-        let audience = if is_sure { audience } else { BTreeSet::new() };
+        let at_rest = self.stage == Stage::Rest;
+        audience.retain(|contact| is_sure && (at_rest || !contact.is_client()));
         let operation = self.note(by, Asked::Broadcast { audience });
         self.give(by, command(Journal::payload(operation).into()));
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::checks::{COPIES_RETURN_WITHIN, OPERATIONS_END_WITHIN};
+use super::clients::CLIENTS_SETTLE_WITHIN;
 use super::keys::{self, Keys};
 use super::outcome::{Failure, Outcome};
 use super::scenario::{Draws, Regime, Scenario, Start};
@@ -69,6 +70,8 @@ pub(super) struct Run<'a> {
     pub(super) draws: Draws,
     /// Each node's present or last life, by its number.
     pub(super) nodes: Vec<Contact>,
+    /// Those that others cannot reach, in all their lives.
+    pub(super) clients: BTreeSet<NodeNumber>,
     /// Those that run.
     pub(super) alive: BTreeSet<NodeNumber>,
     pub(super) journal: Journal,
@@ -105,6 +108,7 @@ impl<'a> Run<'a> {
             scenario,
             simulator,
             nodes: Vec::new(),
+            clients: BTreeSet::new(),
             alive: BTreeSet::new(),
             journal: Journal::default(),
             keys: Keys::new(&scenario.net, scenario.keys, &mut draws),
@@ -167,6 +171,10 @@ impl<'a> Run<'a> {
             self.run_until(STARTS_WITHIN, |run| run.has_members(numbers.len()))?;
         }
         self.run_until(RING_HEALS_WITHIN, Run::ring_is_ideal)?;
+        for _ in 0..self.scenario.clients {
+            self.start_client();
+        }
+        self.run_until(CLIENTS_SETTLE_WITHIN, Run::clients_have_their_proxies)?;
         self.count_established();
         Ok(())
     }
@@ -178,9 +186,10 @@ impl<'a> Run<'a> {
         let end_us = self.simulator.now_us() + self.scenario.faults_us;
         let mut fault_us = self.simulator.now_us();
         let mut question_us = fault_us;
+        let mut client_us = if self.scenario.clients > 0 { fault_us } else { u64::MAX };
         while self.simulator.now_us() < end_us {
             let ending_us = self.agenda.first_key_value().map_or(u64::MAX, |((at_us, _), _)| *at_us);
-            self.run_to(fault_us.min(question_us).min(ending_us).min(end_us))?;
+            self.run_to(fault_us.min(question_us).min(client_us).min(ending_us).min(end_us))?;
             let now_us = self.simulator.now_us();
             if now_us >= ending_us {
                 self.end_next();
@@ -188,6 +197,10 @@ impl<'a> Run<'a> {
             if now_us >= fault_us {
                 self.make_fault();
                 fault_us = now_us + self.draws.pause_us(self.scenario.fault_pause_us);
+            }
+            if now_us >= client_us {
+                self.make_client_fault();
+                client_us = now_us + self.draws.pause_us(self.scenario.client_pause_us);
             }
             if now_us >= question_us {
                 self.ask();
@@ -204,6 +217,7 @@ impl<'a> Run<'a> {
         let begin_us = self.simulator.now_us();
         self.run_until(RING_HEALS_WITHIN, |run| run.has_settled().and(run.ring_is_ideal()))?;
         let ring_us = self.simulator.now_us();
+        self.run_until(CLIENTS_SETTLE_WITHIN, Run::clients_have_their_proxies)?;
         self.run_until(self.fingers_heal_within(), Run::fingers_are_ideal)?;
         let fingers_us = self.simulator.now_us();
         self.run_until(OPERATIONS_END_WITHIN, Run::all_ended)?;
@@ -237,6 +251,7 @@ impl<'a> Run<'a> {
             self.check(Moment::Quiet)?;
             self.fingers_are_ideal()?;
             self.copies_are_in_their_places()?;
+            self.clients_have_their_proxies()?;
             let pause_us = self.draws.pause_us(60 * SECOND_US);
             self.run_for(Duration::from_micros(pause_us))?;
         }
@@ -312,7 +327,12 @@ impl<'a> Run<'a> {
     fn take(&mut self, Happening { node, what, .. }: Happening) -> Result<bool, Violation> {
         let at = self.nodes[node.0 as usize];
         match what {
-            What::Joined | What::Ring { .. } => return Ok(true),
+            What::Joined => {
+                // Who became a client is known as one from now on.
+                self.note_lives();
+                return Ok(true);
+            }
+            What::Ring { .. } => return Ok(true),
             What::Rejected(error) => {
                 self.bury(node);
                 return match error {

@@ -5,7 +5,7 @@ use std::fmt;
 use rand_pcg::Pcg32;
 use rand_pcg::rand_core::{Rng, SeedableRng};
 
-use crate::config::{Geometry, NetConfig};
+use crate::config::{Geometry, NetConfig, Routing, Stabilise};
 use crate::id::Ring;
 use crate::sim::{ClockSkew, Latency, Matrix, NetworkModel};
 
@@ -14,6 +14,9 @@ const STREAM: u64 = 0x5347_4d52;
 
 /// The fewest and the most nodes that a network begins with.
 pub const NODES: std::ops::RangeInclusive<u64> = 3..=120;
+
+/// The most clients that a network has at first, where it has some.
+pub const CLIENTS_MAX: u64 = 12;
 
 /// The most nodes on a ring of so few ids that joiners would find them all taken.
 const NODES_OF_SMALL_RING_MAX: u64 = 40;
@@ -149,6 +152,10 @@ pub struct Scenario {
     pub services: Vec<Service>,
     /// The mean time between two operations in times of faults, in microseconds.
     pub operation_pause_us: u64,
+    /// How many nodes it has besides, at first, that others cannot reach: clients.
+    pub clients: usize,
+    /// The mean time between two faults of clients or of their proxies, in microseconds.
+    pub client_pause_us: u64,
     /// How many keys of the dictionary are in use.
     pub keys: usize,
     /// How often a time of faults comes, with healing and rest after it.
@@ -182,7 +189,7 @@ impl Scenario {
         };
         let loss_ppm = draws.within(2_000, 80_000) as u32;
         let loss_ppm = if faults.contains(&Fault::Loss) { loss_ppm } else { 0 };
-        Scenario {
+        let scenario = Scenario {
             seed,
             net: net(draws, ring),
             nodes: nodes as usize,
@@ -193,11 +200,18 @@ impl Scenario {
             fault_pause_us: draws.of(&[200_000, SECOND_US, 3 * SECOND_US, 10 * SECOND_US]),
             services,
             operation_pause_us: draws.of(&[50_000, 200_000, SECOND_US, 5 * SECOND_US]),
+            clients: 0,
+            client_pause_us: SECOND_US,
             keys: draws.within(5, 100) as usize,
             episodes: draws.within(1, 4) as u32,
             faults_us: draws.within(20, 240) * SECOND_US,
             rest_us: draws.within(300, 2400) * SECOND_US,
-        }
+        };
+        // What came to be drawn later is drawn last: seeds keep the rest of what they had.
+        let net = scenario.net.with_routing(routing(draws)).expect("options are drawn within their bounds");
+        let clients = draws.within(1, CLIENTS_MAX) * draws.below(2);
+        let client_pause_us = draws.of(&[SECOND_US, 3 * SECOND_US, 10 * SECOND_US, 30 * SECOND_US]);
+        Scenario { net, clients: clients as usize, client_pause_us, ..scenario }
     }
 
     /// Whether nodes may be kept apart, or stand still: then much is forgiven to what is under way.
@@ -217,6 +231,9 @@ impl fmt::Display for Scenario {
         write!(f, "seed {seed}: {nodes} nodes ({start:?}), {net}; {:?}: {faults:?}", self.regime)?;
         write!(f, " each {:.1} s, loss {} ppm", seconds(self.fault_pause_us), model.loss_ppm)?;
         write!(f, "; {services:?} each {:.2} s", seconds(self.operation_pause_us))?;
+        if self.clients > 0 {
+            write!(f, "; {} clients, faults each {:.0} s", self.clients, seconds(self.client_pause_us))?;
+        }
         write!(f, "; latency {latency}; {} times ", self.episodes)?;
         write!(f, "{:.0} s of faults and {:.0} s of rest", seconds(self.faults_us), seconds(self.rest_us))
     }
@@ -239,6 +256,26 @@ fn net(draws: &mut Draws, ring: u128) -> NetConfig {
     NetConfig::new(ring, geometry, successors)
         .and_then(|net| net.with_replication(replication))
         .expect("settings are drawn within their bounds")
+}
+
+/// As by default in every second network; else each option or not.
+fn routing(draws: &mut Draws) -> Routing {
+    if draws.below(2) == 0 {
+        return Routing::default();
+    }
+    let mut is_drawn = || draws.below(2) == 0;
+    let (correction_on_use, correction_on_change) = (is_drawn(), is_drawn());
+    let (is_fixed, proximity, has_cache) = (is_drawn(), is_drawn(), is_drawn());
+    // Not longer than adaptive rounds get, for which the times of healing are stated.
+    let period_ms = draws.of(&[1000, 2000, 8000]);
+    let link_cache = draws.of(&[2, 16, 128]);
+    Routing {
+        correction_on_use,
+        correction_on_change,
+        stabilise: if is_fixed { Stabilise::Every { period_ms } } else { Stabilise::Adaptive },
+        proximity,
+        link_cache: if has_cache { link_cache } else { 0 },
+    }
 }
 
 fn latency(draws: &mut Draws) -> Latency {
@@ -335,6 +372,19 @@ mod tests {
         for scenario in &scenarios {
             assert!(NODES.contains(&(scenario.nodes as u64)) && !scenario.faults.is_empty(), "{scenario}");
             assert_eq!(scenario.faults.iter().map(|fault| fault.regime()).max(), Some(scenario.regime));
+            assert!(scenario.clients <= CLIENTS_MAX as usize, "{scenario}");
+        }
+        let share = |has: fn(&Scenario) -> bool| scenarios.iter().filter(|scenario| has(scenario)).count();
+        assert!((100..200).contains(&share(|scenario| scenario.clients > 0)));
+        assert!((100..200).contains(&share(|scenario| scenario.net.routing() == Routing::default())));
+        for (option, count) in [
+            ("correction on use", share(|scenario| !scenario.net.routing().correction_on_use)),
+            ("correction on change", share(|scenario| scenario.net.routing().correction_on_change)),
+            ("fixed rounds", share(|scenario| scenario.net.routing().stabilise != Stabilise::Adaptive)),
+            ("proximity", share(|scenario| scenario.net.routing().proximity)),
+            ("link cache", share(|scenario| scenario.net.routing().link_cache > 0)),
+        ] {
+            assert!((45..110).contains(&count), "{option} is in {count} of 300");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Where each invariant comes from, for people who read that it did not hold.
 
-use super::{checks, keys, run};
+use super::{checks, clients, keys, run};
 
 /// The source of an invariant, by its name.
 pub(super) fn source_of(invariant: &str) -> &'static str {
@@ -14,6 +14,10 @@ pub(super) fn source_of(invariant: &str) -> &'static str {
         keys::CONSERVED | keys::IN_THEIR_PLACES => {
             "conservation of keys (services::dictionary::conservation; Ghodsi, Alima & Haridi 2005)"
         }
+        clients::SETTLE => {
+            "P2PS 1.0 manual, useProxy; overlay paper: a client of its successor (core::proxy)"
+        }
+        clients::IN_NO_TABLE => "a client stands in no ring and in no finger table (core::clients)",
         checks::RING_HEALS => "Zave, arXiv 1610.01140, section 7 (invariant::tables)",
         checks::FINGERS_HEAL => "Stoica et al. 2001, theorem 4 (invariant::tables)",
         checks::JOINS_END | checks::SETTLES => "the bounds of joins and leaves (core::join, core::leave)",

@@ -3,6 +3,7 @@
 //! stopped, the network must become ideal within the stated rounds, and all that was asked for must have ended.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
+pub mod crowd;
 pub mod keys;
 pub mod lost_acks;
 
