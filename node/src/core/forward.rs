@@ -410,6 +410,15 @@ impl Core {
         }
     }
 
+    /// A message that started here is not to be sent on any more, whatever becomes of its last hop.
+    pub(crate) fn withdraw(&mut self, sequence: u64) {
+        let started_here = |route: &Route| route.source == self.me && route.sequence == sequence;
+        let hops = self.hops.hops.iter().filter(|(_, pending)| started_here(&pending.passage.route));
+        for hop in hops.map(|(hop, _)| *hop).collect::<Vec<_>>() {
+            self.take_hop(hop);
+        }
+    }
+
     fn try_next(&mut self, cx: &mut Context<'_>, pending: PendingHop) {
         let mut passage = pending.passage;
         if matches!(passage.route.body, Body::Broadcast { .. }) && self.planted.has(Bug::BroadcastPartLost) {

@@ -157,19 +157,21 @@ impl Core {
         }
     }
 
-    /// A neighbour has left; its successors are told so that the ring closes at once.
+    /// A neighbour has left; its successors are told so that the ring closes at once. Where it was the successor, the first of
+    /// them has taken its range over, and becomes the successor, also before one that this node knew behind it: the leaver may have
+    /// been the only one that had heard of a node which joined after it (seed 304 of the swarm: else broadcasts miss that one).
     pub(crate) fn on_left(&mut self, cx: &mut Context<'_>, from: Contact, successors: &[Contact]) {
         let was_successor = self.neighbours.successor() == Some(from);
         if self.proxy.present == Some(from) {
             self.proxy.successors = successors.to_vec();
         }
         self.drop_contact(cx, from);
-        let next = successors.iter().find(|next| next.id != self.me.id);
+        let heir = successors.iter().find(|heir| heir.id != self.me.id);
         if was_successor
-            && self.neighbours.successor().is_none()
-            && let Some(next) = next
+            && let Some(heir) = heir
+            && self.neighbours.is_closer_successor(heir.id)
         {
-            self.adopt_successors(cx, *next, &[]);
+            self.adopt_successors(cx, *heir, successors);
         }
     }
 
