@@ -72,7 +72,7 @@ pub enum Request {
     Compare {
         /// The key.
         key: Id,
-        /// The version that its responsible has.
+        /// The version that the asking node has.
         version: Version,
     },
     /// Tell the items of your places from this one and from this key on. Answered by [`Talk::Items`].
