@@ -85,13 +85,3 @@ fn one_seed() {
     let summary = checker::check(seed, |_| ()).unwrap_or_else(|failure| panic!("{failure}"));
     println!("{summary:?}");
 }
-
-#[test]
-fn one_key_seed() {
-    let seeds: Vec<u64> = match std::env::var("SEEDS") { Ok(s) => { let (a,b)=s.split_once("..").unwrap(); (a.parse().unwrap()..b.parse().unwrap()).collect() }, _ => return };
-    let mut bad = vec![];
-    for seed in seeds {
-        if let Err(failure) = checker::keys::check_keys(seed, |_| ()) { println!("{seed}: {}", failure.violation); bad.push(seed); }
-    }
-    println!("BAD {bad:?}");
-}

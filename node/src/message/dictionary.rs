@@ -140,7 +140,7 @@ pub enum Holding {
     Whole,
     /// It is being told them itself.
     Acquiring,
-    /// They are no places of its own.
+    /// They are not all places of its own, or that it gave: it tells what it has of them.
     Foreign,
 }
 

@@ -181,8 +181,7 @@ impl Dictionary {
         } else {
             match self.store.find_aged(place, key, cx.now) {
                 Some(present) if present.version > version => {
-                    let (later, is_old) =
-                        (present.version, self.store.may_be_forgotten(place, key, cx.now));
+                    let (later, is_old) = (present.version, self.store.may_be_forgotten(place, key, cx.now));
                     if place != key {
                         self.send_copy(core, cx, key, present, Purpose::Restore);
                     }

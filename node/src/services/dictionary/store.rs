@@ -317,7 +317,8 @@ mod tests {
             from = next;
         }
         assert_eq!(told, keys);
-        let (some, next) = store.some(ring, span, Some(Cursor { place: Id(340), key: Id(0) }), 64, Time::ZERO);
+        let (some, next) =
+            store.some(ring, span, Some(Cursor { place: Id(340), key: Id(0) }), 64, Time::ZERO);
         assert_eq!((some.len(), next), (10, None));
         store.drop_span(ring, span, Some(Span { first: Id(0), last: Id(9) }));
         assert_eq!(store.len(), 11);
