@@ -540,6 +540,31 @@ fn a_write_that_comes_again_is_not_done_again() {
     board.all_can_be_read();
 }
 
+/// The node between two others vanishes: the first has noticed, and leaves. Over slow links the second takes longer to notice than a
+/// leave may take as a rule.
+fn a_leaver_has_items_and_a_successor_that_waits_for_the_dead(seed: u64) {
+    let mut board = Board::new(symmetric_tango(4).with_replication(1).unwrap(), 6, seed);
+    board.network.latency_us = 200_000..450_000;
+    board.network.run_for(Duration::from_secs(200));
+    let (ring, members) = (board.network.net.ring(), board.network.members());
+    let [leaver, vanished, successor] = [0, 1, 2].map(|place| members[place]);
+    for key in (0..20).map(|number| ring.sub(leaver, number)) {
+        board.write(successor, key, true).unwrap().unwrap();
+    }
+    board.network.paused.insert(vanished);
+    board.network.run_until("the first has noticed", Duration::from_secs(90), |network| {
+        network.peers[&leaver].successors()[0].id == successor
+    });
+    board.network.leave(leaver);
+    board.network.run_until("it has left", Duration::from_secs(90), |n| !n.peers.contains_key(&leaver));
+    board.check_conserved();
+}
+
+#[test]
+fn a_leaving_node_stays_until_its_successor_has_noticed_that_one_between_is_gone() {
+    (0..6).for_each(a_leaver_has_items_and_a_successor_that_waits_for_the_dead);
+}
+
 /// The word that a successor has taken over is lost. The node that leaves writes on.
 fn a_leave_is_not_confirmed(seed: u64) {
     let mut board = Board::filled(symmetric_tango(8).with_replication(1).unwrap(), 6, seed, 60);
