@@ -52,6 +52,11 @@ impl PendingHops {
             && self.payload_bytes + route.body.payload_bytes() <= HOPS_PENDING_BYTES_MAX
     }
 
+    /// Whether a message waits for an acknowledgement.
+    pub(crate) fn is_waiting(&self) -> bool {
+        !self.hops.is_empty()
+    }
+
     /// How many messages wait for one node's acknowledgement, or began at it, and the bytes of their payload.
     pub(crate) fn load_of(&self, node: Id) -> (usize, usize) {
         let concerns =

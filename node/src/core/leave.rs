@@ -87,7 +87,9 @@ impl Core {
     /// Time to try again, to give up, or to go.
     pub(crate) fn on_leave_due(&mut self, cx: &mut Context<'_>) {
         let Some(leaving) = &self.leaving else { return };
-        if self.handed_over && self.items_held > 0 && cx.now < leaving.gives_up_at {
+        // What it has on its way to a next hop may have to go elsewhere yet (seed 501 of the swarm).
+        let is_needed = self.items_held > 0 || self.hops.is_waiting();
+        if self.handed_over && is_needed && cx.now < leaving.gives_up_at {
             self.timers.set(cx.now + LEAVE_LINGER, Timer::Leave);
         } else if self.handed_over {
             self.end(cx, true);
