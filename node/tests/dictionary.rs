@@ -540,6 +540,31 @@ fn a_write_that_comes_again_is_not_done_again() {
     board.all_can_be_read();
 }
 
+/// The node between two others vanishes: the first has noticed, and leaves. Over slow links the second takes longer to notice than a
+/// leave may take as a rule.
+fn a_leaver_has_items_and_a_successor_that_waits_for_the_dead(seed: u64) {
+    let mut board = Board::new(symmetric_tango(4).with_replication(1).unwrap(), 6, seed);
+    board.network.latency_us = 200_000..450_000;
+    board.network.run_for(Duration::from_secs(200));
+    let (ring, members) = (board.network.net.ring(), board.network.members());
+    let [leaver, vanished, successor] = [0, 1, 2].map(|place| members[place]);
+    for key in (0..20).map(|number| ring.sub(leaver, number)) {
+        board.write(successor, key, true).unwrap().unwrap();
+    }
+    board.network.paused.insert(vanished);
+    board.network.run_until("the first has noticed", Duration::from_secs(90), |network| {
+        network.peers[&leaver].successors()[0].id == successor
+    });
+    board.network.leave(leaver);
+    board.network.run_until("it has left", Duration::from_secs(90), |n| !n.peers.contains_key(&leaver));
+    board.check_conserved();
+}
+
+#[test]
+fn a_leaving_node_stays_until_its_successor_has_noticed_that_one_between_is_gone() {
+    (0..6).for_each(a_leaver_has_items_and_a_successor_that_waits_for_the_dead);
+}
+
 /// The word that a successor has taken over is lost. The node that leaves writes on.
 fn a_leave_is_not_confirmed(seed: u64) {
     let mut board = Board::filled(symmetric_tango(8).with_replication(1).unwrap(), 6, seed, 60);
@@ -572,6 +597,55 @@ fn a_leave_is_not_confirmed(seed: u64) {
 #[test]
 fn what_a_leaving_node_acknowledges_its_successor_has() {
     (0..12).for_each(a_leave_is_not_confirmed);
+}
+
+/// Two neighbours crash, and by the node after them another joins, before that one knows who is before it now. So the joiner is told of
+/// no predecessor, and has its range only later: more than the giver gave, who has the last copy of a key of it.
+fn one_joins_behind_crashed_neighbours(seed: u64) {
+    let mut board = Board::new(symmetric_tango(4).with_replication(2).unwrap(), 8, seed);
+    let (ring, members) = (board.network.net.ring(), board.network.members());
+    let giver = board.network.random(8) as usize;
+    let before = |steps: usize| members[(giver + 8 - steps) % 8];
+    let range = ring.distance(before(1), before(0));
+    let key = ring.add(before(1), range / 3);
+    let joiner = ring.add(before(1), 2 * (range / 3));
+    board.write(before(4), key, true).unwrap().unwrap();
+    let other = board.network.responsible(ring.add(key, 1 << 31));
+    for victim in [before(1), before(2), other] {
+        board.network.kill(victim);
+    }
+    board.network.join(joiner, &[before(0)]);
+    for _ in 0..200 {
+        board.network.run_for(Duration::from_millis(50));
+        let from = board.network.any_member();
+        board.read(from, key);
+    }
+    board.network.run_until("the ring is right", Duration::from_secs(90), Network::is_ring_right);
+    board.restored();
+}
+
+#[test]
+fn a_joiner_that_knows_nobody_before_it_gets_what_there_is() {
+    (0..12).for_each(one_joins_behind_crashed_neighbours);
+}
+
+/// A write whose responsible has died reached another place than the first, and nobody has told that place's new responsible.
+#[test]
+fn who_has_a_copy_that_the_responsible_lacks_tells_it() {
+    let mut board = Board::new(symmetric_tango(8), 16, 3);
+    let (ring, key) = (board.network.net.ring(), board.network.random_id());
+    let place = ring.add(key, (ring.max_size() / 3) as u64);
+    let (source, holder) = (board.network.any_member(), board.network.responsible(place));
+    let version = Version { counter: 1, node: source };
+    let origin = Origin { node: source, incarnation: 1, sequence: 1 };
+    let item = Item { key, version, origin, value: Some("a value".into()), age_s: 0 };
+    let from = board.network.peers[&source].me();
+    let route = Route { hops: 1, ..Route::new(from, 1, 0, place, Body::Dictionary(Request::Keep(item))) };
+    board.network.give(holder, Input::Receive { from, message: Message::Route(route) });
+    assert!(board.missing() > 0);
+    board.network.run_until("all copies are compared", COMPARED, |n| missing(n) == 0);
+    let read = board.get(source, key).unwrap().unwrap().map(|stored| stored.value);
+    assert_eq!(read, Some("a value".into()));
 }
 
 /// Anything that the wire lets through, with numbers that hurt.

@@ -75,6 +75,34 @@ fn a_broadcast_reaches_all_who_stay_while_others_crash() {
     }
 }
 
+/// Where a node joins and the one before it leaves, those further back have heard of neither when the word comes that the second has
+/// left.
+#[test]
+fn a_broadcast_reaches_one_that_joined_while_the_only_node_that_has_heard_of_it_leaves() {
+    for seed in 0..40 {
+        let mut network = Network::ring(symmetric_tango(4), 8, seed);
+        let (joiner, via) = (network.random_id(), network.any_member());
+        network.join(joiner, &[via]);
+        let is_known = |network: &Network, (before, joiner): (Id, Id)| {
+            network.peers[&before].successors().first().is_some_and(|contact| contact.id == joiner)
+        };
+        let members = network.members();
+        let before = members.iter().rev().find(|id| **id < joiner).or(members.last()).copied().unwrap();
+        network.run_until("one has heard of the joiner", Duration::from_secs(10), |network| {
+            is_known(network, (before, joiner))
+        });
+        network.leave(before);
+        let pause = Duration::from_millis(network.random(400));
+        network.run_for(pause);
+        let from = network.any_member();
+        order(&mut network, from, Command::Broadcast { payload: "to all".into() });
+        network.run_for(Duration::from_secs(5));
+        let others: Vec<_> =
+            network.members().into_iter().filter(|id| *id != from).map(|id| (id, 1)).collect();
+        assert_eq!(received(&network, "to all"), others, "seed {seed}");
+    }
+}
+
 #[test]
 fn a_multicast_reaches_exactly_its_destinations_and_tells_of_those_who_do_not_exist() {
     for net in [symmetric_tango(8), one_way_tango()] {

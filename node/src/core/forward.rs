@@ -52,6 +52,11 @@ impl PendingHops {
             && self.payload_bytes + route.body.payload_bytes() <= HOPS_PENDING_BYTES_MAX
     }
 
+    /// Whether a message waits for an acknowledgement.
+    pub(crate) fn is_waiting(&self) -> bool {
+        !self.hops.is_empty()
+    }
+
     /// How many messages wait for one node's acknowledgement, or began at it, and the bytes of their payload.
     pub(crate) fn load_of(&self, node: Id) -> (usize, usize) {
         let concerns =
@@ -407,6 +412,15 @@ impl Core {
             if let Some(pending) = self.take_hop(hop) {
                 self.try_next(cx, pending);
             }
+        }
+    }
+
+    /// A message that started here is not to be sent on any more, whatever becomes of its last hop.
+    pub(crate) fn withdraw(&mut self, sequence: u64) {
+        let started_here = |route: &Route| route.source == self.me && route.sequence == sequence;
+        let hops = self.hops.hops.iter().filter(|(_, pending)| started_here(&pending.passage.route));
+        for hop in hops.map(|(hop, _)| *hop).collect::<Vec<_>>() {
+            self.take_hop(hop);
         }
     }
 

@@ -72,7 +72,7 @@ pub enum Request {
     Compare {
         /// The key.
         key: Id,
-        /// The version that its responsible has.
+        /// The version that the asking node has.
         version: Version,
     },
     /// Tell the items of your places from this one and from this key on. Answered by [`Talk::Items`].
@@ -140,7 +140,7 @@ pub enum Holding {
     Whole,
     /// It is being told them itself.
     Acquiring,
-    /// They are no places of its own.
+    /// They are not all places of its own, or that it gave: it tells what it has of them.
     Foreign,
 }
 

@@ -46,7 +46,7 @@ impl Services {
                 Upcall::Said { from, talk } => dictionary.on_said(core, cx, from, talk),
                 Upcall::Receipt { from, sequence } => reliable.on_receipt(core, cx, from, sequence),
                 Upcall::Refused { sequence, reason } => {
-                    reliable.on_refused(core, cx, sequence, reason);
+                    reliable.on_refused(sequence, reason);
                     dictionary.on_refused(core, cx, sequence, reason);
                 }
                 Upcall::Due(number) => {

@@ -72,6 +72,14 @@ struct Pending {
     failure: RouteError,
 }
 
+impl Pending {
+    /// Whether nobody has the destination's id, as far as can be known. Not where the message may have been delivered all the same, to
+    /// a node that others take for dead by now: then it is tried to the end, for its receipt may yet come.
+    fn is_refused(&self) -> bool {
+        self.refusals >= REFUSALS_MAX && !self.is_doubtful
+    }
+}
+
 impl Reliable {
     /// Sends a message, and says later what became of it.
     pub(crate) fn send(
@@ -128,8 +136,9 @@ impl Reliable {
     /// It is time to send a message again, or to give it up.
     pub(crate) fn on_due(&mut self, core: &mut Core, cx: &mut Context<'_>, sequence: u64) {
         let Some(pending) = self.pending.get(&sequence) else { return };
-        if cx.now >= pending.gives_up_at {
+        if cx.now >= pending.gives_up_at || pending.is_refused() {
             let failure = pending.failure;
+            core.withdraw(sequence);
             self.end(core, cx, sequence, Err(failure));
         } else {
             self.attempt(core, cx, sequence);
@@ -143,22 +152,17 @@ impl Reliable {
         }
     }
 
-    /// The message could not go on: it is tried again, unless nobody has that id, again and again. Where it may have been delivered
-    /// all the same, to a node that others take for dead by now, it is tried to the end: its receipt may yet come.
-    pub(crate) fn on_refused(
-        &mut self,
-        core: &mut Core,
-        cx: &mut Context<'_>,
-        sequence: u64,
-        reason: RouteError,
-    ) {
+    /// The message could not go on: it is tried again, unless nobody has that id, again and again. Even then its end waits until it
+    /// would be tried next: a hop whose acknowledgement was lost has sent a second copy, perhaps round those who take the destination
+    /// for dead (seed 286 of the swarm). For the same reason an attempt may be refused more than once, and counts as one refusal.
+    pub(crate) fn on_refused(&mut self, sequence: u64, reason: RouteError) {
         let Some(pending) = self.pending.get_mut(&sequence) else { return };
         pending.failure = reason;
+        pending.refusals = match reason {
+            RouteError::NoSuchNode => pending.refusals + u32::from(!pending.is_answered),
+            _ => 0,
+        };
         pending.is_answered = true;
-        pending.refusals = if reason == RouteError::NoSuchNode { pending.refusals + 1 } else { 0 };
-        if pending.refusals >= REFUSALS_MAX && !pending.is_doubtful {
-            self.end(core, cx, sequence, Err(reason));
-        }
     }
 
     fn end(&mut self, core: &mut Core, cx: &mut Context<'_>, sequence: u64, result: Result<(), RouteError>) {

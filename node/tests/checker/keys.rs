@@ -135,12 +135,8 @@ impl Run {
         self.run_until(RING_HEALS_WITHIN, ideal_ring)
     }
 
-    /// Nodes join and leave at once, or nearly so; or they crash.
+    /// Nodes join and leave at once, or nearly so; or some join, and then some crash, perhaps while others are joining still.
     fn burst(&mut self) -> Result<(), Violation> {
-        if self.scenario.crashes && self.network.random(2) == 0 {
-            self.crash();
-            return Ok(());
-        }
         for _ in 0..=self.network.random(4) {
             let members = self.network.members().len();
             if !self.scenario.crashes && members > 2 && self.network.random(2) == 0 {
@@ -152,6 +148,9 @@ impl Run {
             }
             let pause = self.network.random(60);
             self.run_for(Duration::from_millis(pause))?;
+        }
+        if self.scenario.crashes && self.network.random(2) == 0 {
+            self.crash();
         }
         Ok(())
     }

@@ -258,12 +258,13 @@ impl Dictionary {
         if let Some(next) = goes_on {
             walk.cursor = next;
         }
+        let giver_lacks = is_giver && walk.met_others_lacking;
         let overflowed = self.take_in(core, cx, span, items);
         self.acquisitions[index].overflowed |= overflowed;
-        if is_giver && (holding == Holding::Foreign || is_stuck) {
-            self.turn_to_places(core, cx, index);
-        } else if goes_on.is_some() && !is_stuck {
+        if goes_on.is_some() && !is_stuck {
             self.ask(core, cx, token);
+        } else if giver_lacks {
+            self.turn_to_places(core, cx, index);
         } else {
             self.end_walk(core, cx, token);
         }

@@ -1,7 +1,9 @@
 //! Copies on their way to their places: those of writes, those that this node has but should not, and those that may be missing.
 //!
-//! The responsible of a key compares the copies of its keys, a few now and then: a write that failed halfway, or a copy that was
-//! acknowledged by a node that died before it could tell another, leaves places that nothing else would fill.
+//! Nodes compare the copies that they have with those in the other places of the same keys, a few now and then: a write that failed
+//! halfway, a copy that was acknowledged by a node that died before it could tell another, or a range that was taken over from nodes
+//! which did not know all of it themselves, leave places that nothing else would fill. The responsible of a key asks all its other
+//! places; who has one of the other copies asks the key's responsible alone, which tells the rest.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,7 +22,7 @@ use crate::time::Time;
 /// The most copies that are on their way to their places: those of writes, and some more.
 pub const COPIES_MAX: usize = WRITES_MAX * REPLICATION_MAX as usize + 1024;
 
-/// How many keys' copies are compared at once.
+/// How many items are compared at once, for each of a key's places: about as many keys.
 const COMPARED_MAX: usize = 64;
 
 /// How long until a copy is sent again for the first time; each pause is twice the last, up to [`RESEND_MAX`].
@@ -164,7 +166,8 @@ impl Dictionary {
         tell(core, cx, route.source, Talk::Kept { sequence: route.sequence, result });
     }
 
-    /// The responsible of a key asks whether a copy is in its place. A later version goes to it.
+    /// A node that has a copy asks whether one is in this place too. A later version goes to the key's responsible, unless it is this
+    /// node: then its own comparisons spread it.
     pub(super) fn on_compare(
         &mut self,
         core: &mut Core,
@@ -172,14 +175,16 @@ impl Dictionary {
         route: &Route,
         (key, version): (Id, Version),
     ) {
-        let result = if !self.is_ready_for(core, route.key) {
+        let place = route.key;
+        let result = if !self.is_ready_for(core, place) {
             Err(Refusal::NotReady)
         } else {
-            match self.store.find_aged(route.key, key, cx.now) {
+            match self.store.find_aged(place, key, cx.now) {
                 Some(present) if present.version > version => {
-                    let (later, is_old) =
-                        (present.version, self.store.may_be_forgotten(route.key, key, cx.now));
-                    self.send_copy(core, cx, key, present, Purpose::Restore);
+                    let (later, is_old) = (present.version, self.store.may_be_forgotten(place, key, cx.now));
+                    if place != key {
+                        self.send_copy(core, cx, key, present, Purpose::Restore);
+                    }
                     // Beside what was removed long ago, the one that was written later stays: each goes to the other's place.
                     Err(if is_old { Refusal::Missing } else { Refusal::Outdated(later) })
                 }
@@ -242,15 +247,17 @@ impl Dictionary {
         }
     }
 
-    /// Compares the copies of some of the keys that this node is the responsible of.
+    /// Compares some of the copies that this node has with those in other places.
     pub(super) fn compare_some(&mut self, core: &mut Core, cx: &mut Context<'_>) {
-        let Some(range) = core.range().filter(|_| self.places.count > 1 && !self.is_closed) else { return };
-        let (items, next) = self.store.own(self.places.ring, range, self.compared, COMPARED_MAX, cx.now);
-        self.compared = next;
         let places = self.places;
-        for item in items {
-            for place in places.of(item.key).skip(1) {
-                self.send_copy(core, cx, place, item.clone(), Purpose::Compare);
+        let Some(range) = core.range().filter(|_| places.count > 1 && !self.is_closed) else { return };
+        let count = COMPARED_MAX * usize::from(places.count);
+        let (items, next) = self.store.some(places.ring, range, self.compared, count, cx.now);
+        self.compared = next;
+        for (place, item) in items {
+            let is_own = place == item.key;
+            for other in places.of(item.key).filter(|other| is_own != (*other == item.key)) {
+                self.send_copy(core, cx, other, item.clone(), Purpose::Compare);
             }
         }
     }

@@ -80,16 +80,16 @@ impl Dictionary {
                 self.given.push(Given { span: range, taker: None, touched: cx.now });
             }
         }
-        let given = self.given.iter_mut().find(|given| span.is_within(ring, given.span));
-        let (items, next, holding) = match given {
+        let (items, next, mut holding) = self.tell_items(cx, span, cursor);
+        match self.given.iter_mut().find(|given| span.is_within(ring, given.span)) {
             Some(given) => {
                 given.taker = Some(from);
                 given.touched = cx.now;
                 core.leave_goes_on(cx);
-                self.tell_items(cx, span, cursor)
             }
-            None => (Vec::new(), None, Holding::Foreign),
-        };
+            // A joiner that was not told who is before it takes over more than it was given: what is here of that may be the last copy.
+            None => holding = Holding::Foreign,
+        }
         tell(core, cx, from, Talk::Items { token, items, next, holding });
     }
 

@@ -33,7 +33,7 @@ use crate::core::digest::Digest;
 use crate::core::effect::Phase;
 use crate::core::{Context, Core};
 use crate::id::{Id, Span};
-use crate::message::dictionary::{Answer, Item, Refusal, Request, Stored, Talk};
+use crate::message::dictionary::{Answer, Cursor, Item, Refusal, Request, Stored, Talk};
 use crate::message::{Body, Contact, Route, RouteError};
 
 pub use acquire::ACQUISITIONS_MAX;
@@ -69,8 +69,8 @@ pub struct Dictionary {
     writes: Writes,
     copies: Copies,
     sweep: Option<Sweep>,
-    /// The first key whose copies are compared next; `None`: the first of the range.
-    compared: Option<Id>,
+    /// The first item that is compared next; `None`: the first of the range.
+    compared: Option<Cursor>,
 }
 
 impl Dictionary {
@@ -231,7 +231,7 @@ impl Dictionary {
         writes.digest(me, digest);
         copies.digest(me, digest);
         digest.ordered(sweep, |digest, sweep| sweep.digest(me, digest));
-        digest.ordered(*compared, Digest::id);
+        digest.ordered(*compared, Digest::cursor);
     }
 
     fn on_read(&self, core: &mut Core, cx: &mut Context<'_>, route: &Route, key: Id) {

@@ -149,21 +149,20 @@ impl Store {
         (items, None)
     }
 
-    /// At most `count` items whose key is their place, in `range`, from `from` on where that is in it, and where to go on; `None`: the
-    /// beginning.
-    pub(crate) fn own(
+    /// At most `count` items of places in `range`, with their places, from `from` on where that is in it, and where to go on; `None`:
+    /// the beginning.
+    pub(crate) fn some(
         &self,
         ring: Ring,
         range: Span,
-        from: Option<Id>,
+        from: Option<Cursor>,
         count: usize,
         now: Time,
-    ) -> (Vec<Item>, Option<Id>) {
-        let first = from.filter(|from| range.contains(ring, *from)).unwrap_or(range.first);
-        let from = Cursor { place: first, key: Id(0) };
-        let mut own = self.walk(range, from).filter(|(at, _)| at.place == at.key);
-        let items = own.by_ref().take(count).map(|(_, kept)| kept.aged(now)).collect();
-        (items, own.next().map(|(at, _)| at.place))
+    ) -> (Vec<(Id, Item)>, Option<Cursor>) {
+        let from = from.filter(|from| range.contains(ring, from.place)).unwrap_or(first_of(range));
+        let mut walk = self.walk(range, from);
+        let items = walk.by_ref().take(count).map(|(at, kept)| (at.place, kept.aged(now))).collect();
+        (items, walk.next().map(|(at, _)| at))
     }
 
     /// The items of `span` from `from` on, which is in it, in the ring's order.
@@ -318,8 +317,9 @@ mod tests {
             from = next;
         }
         assert_eq!(told, keys);
-        let (own, next) = store.own(ring, span, Some(Id(340)), 64, Time::ZERO);
-        assert_eq!((own.len(), next), (10, None));
+        let (some, next) =
+            store.some(ring, span, Some(Cursor { place: Id(340), key: Id(0) }), 64, Time::ZERO);
+        assert_eq!((some.len(), next), (10, None));
         store.drop_span(ring, span, Some(Span { first: Id(0), last: Id(9) }));
         assert_eq!(store.len(), 11);
     }
