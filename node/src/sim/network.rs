@@ -3,7 +3,7 @@
 use super::clock::ClockSkew;
 use super::engine::{Due, Simulator};
 use super::latency::Latency;
-use super::links::Dialling;
+use super::links::{Dialling, OtherLife};
 use super::membership::NodeNumber;
 use super::node::{Dial, Flight, Parcel, node_at};
 use super::trace::digest;
@@ -48,7 +48,7 @@ impl Default for NetworkModel {
 impl Simulator {
     /// Sends a message of a peer: over the link that stands, behind what waits for one, or with a new dial.
     pub(super) fn send(&mut self, node: NodeNumber, to: Contact, message: Message) {
-        let me = self.nodes[node.index()].contact(node);
+        let me = self.present_contact(node);
         let kind = message.kind();
         let forwarded = matches!(&message, Message::Route(route) if route.source != me);
         if to == me {
@@ -193,8 +193,8 @@ impl Simulator {
             return self.inputs.push_back(Input::Unreachable { access_point, contact: None, reason });
         };
         let Some(living) = self.nodes[node.index()].life.as_deref() else { return };
-        if let Some(end) = living.links.open_to(other) {
-            let contact = self.contact_of(other, end.life);
+        if let Some(life) = living.links.open_to(other) {
+            let contact = self.contact_of(other, life);
             return self.inputs.push_back(Input::LinkUp { contact });
         }
         self.begin_dial(node, other, 0, true);
@@ -240,7 +240,7 @@ impl Simulator {
         let (from, from_life, to, to_life) = (flight.from, flight.from_life, flight.to, flight.to_life);
         let (word, is_end) = (flight.parcel.word(), matches!(flight.parcel, Parcel::Gone { .. }));
         self.note(to, word ^ u64::from(from.0) << 32);
-        let from_id = if is_end { self.nodes[from.index()].id } else { Id::default() };
+        let from_id = if is_end { self.ids[from.index()] } else { Id::default() };
         let there = &mut self.nodes[to.index()];
         let Some(life) = there.life_numbered(to_life) else {
             if let Some(flight) = self.flights.take(slot) {
@@ -336,7 +336,7 @@ impl Simulator {
     /// A dial's connection stands, if the other host is there: the handshake leaves, and what waits with it.
     fn on_connected(&mut self, node: NodeNumber, other: NodeNumber, life: u32, dial: Dial) {
         let there = &self.nodes[other.index()];
-        let (id, other_id) = (self.nodes[node.index()].id, there.id);
+        let (id, other_id) = (self.ids[node.index()], self.ids[other.index()]);
         let open =
             |from: NodeNumber, to| self.nodes[from.index()].life.as_ref().is_none_or(|life| life.reaches(to));
         if there.vanished {
@@ -474,20 +474,17 @@ impl Simulator {
 
     /// Closes the links that no table needs where they are too many, least recently used first.
     fn close_surplus(&mut self, node: NodeNumber) {
-        let nodes = &self.nodes;
-        let Some(living) = nodes[node.index()].life.as_deref() else { return };
+        let Some(living) = self.nodes[node.index()].life.as_deref() else { return };
         let links = &living.links;
         if links.len() < links.sweep_at.max(LINKS_SPARE_MAX + LINKS_SPARE_SLACK) {
             return;
         }
-        let is_spare = |other: NodeNumber, life| {
-            let contact = super::node::contact(nodes[other.index()].id, other, life);
-            !living.peer.is_neighbour(&contact)
-        };
-        let mut spare: Vec<(u64, NodeNumber, u32)> = links
+        let is_spare =
+            |other: &OtherLife| !living.peer.is_neighbour(&self.contact_of(other.node, other.life));
+        let mut spare: Vec<(u64, OtherLife)> = links
             .iter()
-            .filter(|end| end.is_open() && end.dialling.is_none() && is_spare(end.other, end.life))
-            .map(|end| (end.used_us, end.other, end.life))
+            .filter(|(other, end)| end.is_open() && end.dialling.is_none() && is_spare(other))
+            .map(|(other, end)| (end.used_us, other))
             .collect();
         spare.sort_unstable();
         let surplus = spare.len().saturating_sub(LINKS_SPARE_MAX);
@@ -495,7 +492,7 @@ impl Simulator {
         if let Some(living) = self.nodes[node.index()].life.as_deref_mut() {
             living.links.sweep_at = sweep_at;
         }
-        for (_, other, life) in spare.into_iter().take(surplus) {
+        for (_, OtherLife { node: other, life }) in spare.into_iter().take(surplus) {
             self.hang_up(node, other, life, true);
             if let Some(living) = self.nodes[node.index()].life.as_deref_mut() {
                 living.links.remove(other, life);
@@ -524,11 +521,16 @@ impl Simulator {
     /// The node that a contact speaks of.
     fn known(&self, contact: Contact) -> Option<NodeNumber> {
         let node = node_at(contact.access_point)?;
-        self.nodes.get(node.index()).filter(|there| there.id == contact.id).map(|_| node)
+        self.ids.get(node.index()).filter(|id| **id == contact.id).map(|_| node)
     }
 
     pub(super) fn contact_of(&self, node: NodeNumber, life: u32) -> Contact {
-        super::node::contact(self.nodes[node.index()].id, node, life)
+        super::node::contact(self.ids[node.index()], node, life)
+    }
+
+    /// How others know a node's present, or last, life.
+    pub(super) fn present_contact(&self, node: NodeNumber) -> Contact {
+        self.contact_of(node, self.nodes[node.index()].lives)
     }
 
     fn unreachable(&mut self, to: Contact, reason: &str) {

@@ -19,7 +19,6 @@ pub(super) const NODES_MAX: usize = 1 << 24;
 /// A node, alive or not.
 #[derive(Debug)]
 pub(super) struct SimulatedNode {
-    pub(super) id: Id,
     pub(super) seed: u64,
     pub(super) clock: NodeClock,
     /// How many lives it has had.
@@ -64,11 +63,6 @@ pub(super) enum LifeEnd {
 }
 
 impl SimulatedNode {
-    /// How others know its present, or last, life.
-    pub(super) fn contact(&self, number: NodeNumber) -> Contact {
-        contact(self.id, number, self.lives)
-    }
-
     /// Its life, if that is the one that is meant.
     pub(super) fn life_numbered(&mut self, life: u32) -> Option<&mut Life> {
         if self.lives == life { self.life.as_deref_mut() } else { None }
