@@ -327,6 +327,7 @@ impl Core {
         match known.min_by_key(|contact| ring.distance(me, contact.id)) {
             Some(nearest) => self.adopt_successors(cx, nearest, &[]),
             None => {
+                self.neighbours.take_whole_ring();
                 cx.event(Event::Alone);
                 self.leave_alone(cx);
             }
