@@ -73,9 +73,9 @@ fn every_experiment_holds() {
         }
         // Sweeps are for release builds: here they are small.
         let smaller: &[&str] = match path.file_stem().unwrap().to_str().unwrap() {
-            "geometry" => &["--set", "sweep.nodes=[60]", "--set", "duration=30s"],
+            "geometry" => &["--set", "sweep.nodes=[60]", "--set", "duration=70s"],
             "geometry-full" => {
-                &["--set", "network.max_size=61", "--set", "nodes=61", "--set", "duration=30s"]
+                &["--set", "network.max_size=61", "--set", "nodes=61", "--set", "duration=70s"]
             }
             "routing-options" => &["--set", "nodes=40", "--set", "workload=[{lookup: {rate: 20/s}}]"],
             "hundred-thousand" => &["--set", "nodes=300", "--set", "expect.0=nodes.alive == 300"],

@@ -45,7 +45,7 @@ impl Core {
     pub(crate) fn finger_hints(&self) -> Vec<Contact> {
         let known = self.table.contacts();
         let stride = known.len().div_ceil(CONTACTS_MAX).max(1);
-        known.into_iter().step_by(stride).collect()
+        known.iter().copied().step_by(stride).collect()
     }
 
     /// A new member's fingers: for each position the node that follows it most closely, of those that it has heard of. It

@@ -263,7 +263,7 @@ impl Group {
         let mut waiting = vec![(0, ring.add(me, 1), ring.sub(me, 1), 1)];
         while let Some((place, first, last, depth)) = waiting.pop() {
             let (neighbours, table) = &self.nodes[place];
-            let known = table.contacts().into_iter().chain(neighbours.successor());
+            let known = table.contacts().iter().copied().chain(neighbours.successor());
             for part in parts(ring, self.ids[place], known, first, last) {
                 let head = part.head.expect("a range that begins after the node begins at its successor").id;
                 assert!(reached.insert(head), "{head} gets it twice");

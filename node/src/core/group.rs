@@ -95,7 +95,7 @@ impl Core {
         let Body::Broadcast { payload, .. } = &route.body else { return };
         let suspects = self.suspects();
         let after_me = self.net.ring().add(self.me.id, 1);
-        let known = self.table.contacts().into_iter().chain(self.neighbours.successor());
+        let known = self.table.contacts().iter().copied().chain(self.neighbours.successor());
         for part in parts(self.net.ring(), self.me.id, known, first, last) {
             let body = Body::Broadcast { last: part.last, payload: payload.clone() };
             let onward = Route {

@@ -323,10 +323,11 @@ impl Core {
     /// The whole successor list is gone: the nearest node that is known otherwise is the way back into the ring.
     fn find_any_successor(&mut self, cx: &mut Context<'_>) {
         let (ring, me) = (self.net.ring(), self.me.id);
-        let known = self.table.contacts().into_iter().chain(self.neighbours.predecessor());
+        let known = self.table.contacts().iter().copied().chain(self.neighbours.predecessor());
         match known.min_by_key(|contact| ring.distance(me, contact.id)) {
             Some(nearest) => self.adopt_successors(cx, nearest, &[]),
             None => {
+                self.neighbours.take_whole_ring();
                 cx.event(Event::Alone);
                 self.leave_alone(cx);
             }

@@ -131,6 +131,11 @@ impl Neighbours {
         changed
     }
 
+    /// No other node is known, in no table: this node answers for all ids, also when others are known again.
+    pub(crate) fn take_whole_ring(&mut self) {
+        self.last_predecessor = Some(self.me);
+    }
+
     /// Whether it answers for all ids.
     pub(crate) fn has_whole_ring(&self) -> bool {
         self.is_alone() || (self.predecessor.is_none() && self.last_predecessor == Some(self.me))
@@ -145,9 +150,6 @@ impl Neighbours {
         let before = self.successors.len();
         if !self.planted.has(Bug::DeadKept) {
             self.successors.retain(|successor| successor != contact);
-        }
-        if self.is_alone() {
-            self.last_predecessor = Some(self.me);
         }
         (was_predecessor, self.successors.len() < before)
     }
@@ -192,7 +194,9 @@ mod tests {
         neighbours.follow(Some(contact(10)), None);
         assert!(neighbours.is_mine(Id(11)) && neighbours.is_mine(Id(90)) && !neighbours.is_mine(Id(10)));
         assert_eq!(neighbours.remove(&contact(10)), (true, true));
-        assert!(neighbours.is_alone());
+        assert!(neighbours.is_alone() && neighbours.is_mine(Id(3)));
+        neighbours.adopt(contact(20), &[]);
+        assert!(!neighbours.is_mine(Id(3)), "another one was known after all");
     }
 
     #[test]

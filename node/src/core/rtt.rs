@@ -3,7 +3,6 @@
 //! A mean and a deviation for each neighbour, as TCP does (Jacobson 1988; RFC 6298), since fixed time-outs of seconds double
 //! the latency under churn (Rhea et al. 2004, section 4.2).
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::id::Id;
@@ -29,7 +28,8 @@ const ESTIMATES_MAX: usize = 256;
 /// Estimates for the nodes that were asked last.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct RoundTrips {
-    estimates: BTreeMap<Id, Estimate>,
+    /// In the order of ids, close together: strangers are compared with all of them.
+    estimates: Vec<(Id, Estimate)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -41,40 +41,57 @@ struct Estimate {
 impl RoundTrips {
     pub(crate) fn observe(&mut self, node: Id, sample: Duration) {
         let sample_us = u32::try_from(sample.as_micros()).unwrap_or(u32::MAX / 8).min(u32::MAX / 8);
-        if let Some(estimate) = self.estimates.get_mut(&node) {
-            let error = estimate.mean_us.abs_diff(sample_us);
-            estimate.deviation_us = (3 * estimate.deviation_us + error) / 4;
-            estimate.mean_us = (7 * estimate.mean_us + sample_us) / 8;
-            return;
+        let place = match self.place(node) {
+            Ok(place) => {
+                let estimate = &mut self.estimates[place].1;
+                let error = estimate.mean_us.abs_diff(sample_us);
+                estimate.deviation_us = (3 * estimate.deviation_us + error) / 4;
+                estimate.mean_us = (7 * estimate.mean_us + sample_us) / 8;
+                return;
+            }
+            Err(place) if self.estimates.len() >= ESTIMATES_MAX => {
+                self.estimates.remove(0);
+                place.saturating_sub(1)
+            }
+            Err(place) => place,
+        };
+        if self.estimates.len() == self.estimates.capacity() {
+            // Every node of a large simulation has such a table: it grows with less to spare than a Vec's own doubling.
+            self.estimates.reserve_exact(8 + self.estimates.len() / 4);
         }
-        if self.estimates.len() >= ESTIMATES_MAX {
-            self.estimates.pop_first();
-        }
-        self.estimates.insert(node, Estimate { mean_us: sample_us, deviation_us: sample_us / 2 });
+        let estimate = Estimate { mean_us: sample_us, deviation_us: sample_us / 2 };
+        self.estimates.insert(place, (node, estimate));
     }
 
     /// A node was late: it is given twice the time, until an answer tells better (RFC 6298, 5.5). Without that, nodes on an
     /// overloaded machine take each other for dead, and the repair is more load.
     pub(crate) fn back_off(&mut self, node: Id) {
-        if let Some(estimate) = self.estimates.get_mut(&node) {
+        if let Ok(place) = self.place(node) {
+            let estimate = &mut self.estimates[place].1;
             let spread_us = (estimate.timeout().as_micros() as u32).saturating_sub(estimate.mean_us) / 2;
             estimate.deviation_us = estimate.deviation_us.max(spread_us);
         }
     }
 
     pub(crate) fn forget(&mut self, node: Id) {
-        self.estimates.remove(&node);
+        if let Ok(place) = self.place(node) {
+            self.estimates.remove(place);
+        }
     }
 
     /// How long a node's answer may take.
     pub(crate) fn timeout(&self, node: Id) -> Duration {
-        self.estimates.get(&node).map_or_else(|| self.stranger_timeout(), |estimate| estimate.timeout())
+        self.place(node).map_or_else(|_| self.stranger_timeout(), |place| self.estimates[place].1.timeout())
     }
 
     /// A stranger is given twice the time of the slowest node that is known.
     fn stranger_timeout(&self) -> Duration {
-        let slowest = self.estimates.values().map(Estimate::timeout).max();
+        let slowest = self.estimates.iter().map(|(_, estimate)| estimate.timeout()).max();
         slowest.map_or(TIMEOUT_INITIAL, |slowest| (slowest * 2).clamp(TIMEOUT_STRANGER_MIN, TIMEOUT_INITIAL))
+    }
+
+    fn place(&self, node: Id) -> Result<usize, usize> {
+        self.estimates.binary_search_by_key(&node, |(id, _)| *id)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the protocol waits for, by time.
 
-use std::collections::BTreeSet;
+use std::collections::VecDeque;
 
 use crate::time::Time;
 
@@ -27,18 +27,25 @@ pub(crate) enum Timer {
 
 /// The timers that run. There is at most one for each thing that is waited for, so the number is bounded by the tables
 /// that hold those things.
+///
+/// They are few as a rule, and most are set for later than all others and cancelled while they are among the first: a sorted
+/// queue that keeps its memory does both without a search through the heap.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Timers {
-    pub(super) due: BTreeSet<(Time, Timer)>,
+    pub(super) due: VecDeque<(Time, Timer)>,
 }
 
 impl Timers {
     pub(crate) fn set(&mut self, at: Time, timer: Timer) {
-        self.due.insert((at, timer));
+        if let Err(place) = self.due.binary_search(&(at, timer)) {
+            self.due.insert(place, (at, timer));
+        }
     }
 
     pub(crate) fn cancel(&mut self, at: Time, timer: Timer) {
-        self.due.remove(&(at, timer));
+        if let Ok(place) = self.due.binary_search(&(at, timer)) {
+            self.due.remove(place);
+        }
     }
 
     /// Cancels a timer whose time is not at hand. Linear: for the few timers that exist once.
@@ -47,13 +54,12 @@ impl Timers {
     }
 
     pub(crate) fn deadline(&self) -> Option<Time> {
-        self.due.first().map(|(at, _)| *at)
+        self.due.front().map(|(at, _)| *at)
     }
 
     /// Takes the first timer that is due, and when it was.
     pub(crate) fn expired(&mut self, now: Time) -> Option<(Time, Timer)> {
-        let first = *self.due.first().filter(|(at, _)| *at <= now)?;
-        self.due.pop_first();
-        Some(first)
+        self.due.front().filter(|(at, _)| *at <= now)?;
+        self.due.pop_front()
     }
 }

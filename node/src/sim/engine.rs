@@ -15,6 +15,7 @@ use super::trace::Trace;
 use super::watch::Watch;
 use crate::config::NetConfig;
 use crate::core::geometry::Offsets;
+use crate::id::Id;
 use crate::message::{Found, RouteError};
 use crate::peer::{Event, Input, Observation, Outbox, Output, Phase};
 
@@ -28,6 +29,8 @@ pub struct Simulator {
     /// Whether each node has counters of its own.
     pub(super) records: bool,
     pub(super) nodes: Vec<SimulatedNode>,
+    /// Their ids, close together: every message asks for those of both its ends.
+    pub(super) ids: Vec<Id>,
     pub(super) now_us: u64,
     pub(super) queue: EventQueue<Due>,
     pub(super) flights: Slab,
@@ -78,6 +81,7 @@ impl Simulator {
             seed,
             records,
             nodes: Vec::new(),
+            ids: Vec::new(),
             now_us: 0,
             queue: EventQueue::new(),
             flights: Slab::default(),

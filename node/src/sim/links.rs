@@ -1,17 +1,21 @@
 //! A node's links, as its own end of them.
 
 use super::membership::NodeNumber;
-use super::node;
-use crate::id::Id;
 use crate::message::Contact;
+
+/// Whom a link is to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct OtherLife {
+    /// The other node.
+    pub(super) node: NodeNumber,
+    /// Which life of it.
+    pub(super) life: u32,
+}
 
 /// One end of the links to one life of another node. Several links to it count as one here: the other end may have dialled,
 /// this one, or both.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct LinkEnd {
-    pub(super) other: NodeNumber,
-    /// Which life of the other node.
-    pub(super) life: u32,
     /// The other node was a client when it made the link, and is known as one.
     pub(super) client: bool,
     /// The other node dialled, and that link stands.
@@ -54,24 +58,8 @@ impl Dialling {
 }
 
 impl LinkEnd {
-    /// A link that does not stand yet.
-    pub(super) fn new(other: NodeNumber, life: u32) -> LinkEnd {
-        LinkEnd {
-            other,
-            life,
-            client: false,
-            inbound: false,
-            outbound: false,
-            dialling: None,
-            since_us: 0,
-            arrives_us: 0,
-            used_us: 0,
-        }
-    }
-
-    /// How the other end, whose id this is, is known here.
-    pub(super) fn contact(&self, id: Id) -> Contact {
-        let contact = node::contact(id, self.other, self.life);
+    /// How the other end is known here, which has this contact as a member.
+    pub(super) fn known(&self, contact: Contact) -> Contact {
         if self.client { contact.as_client() } else { contact }
     }
 
@@ -89,7 +77,10 @@ impl LinkEnd {
 /// All links of a node.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LinkTable {
-    /// In the order of the other nodes.
+    /// Whom they are to, in order, apart from what is known of each link: every message searches here, and so finds what it
+    /// looks for in few lines of the processor's cache.
+    others: Vec<OtherLife>,
+    /// The links, in the same order.
     ends: Vec<LinkEnd>,
     /// How many there are when the spare ones are looked through next.
     pub(super) sweep_at: usize,
@@ -100,8 +91,8 @@ impl LinkTable {
         self.ends.len()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &LinkEnd> {
-        self.ends.iter()
+    pub(super) fn iter(&self) -> impl Iterator<Item = (OtherLife, &LinkEnd)> {
+        self.others.iter().copied().zip(&self.ends)
     }
 
     pub(super) fn get_mut(&mut self, other: NodeNumber, life: u32) -> Option<&mut LinkEnd> {
@@ -116,27 +107,33 @@ impl LinkTable {
             Err(place) => {
                 if self.ends.len() == self.ends.capacity() {
                     // Large networks have many of these tables: they grow with less to spare than a Vec's own doubling.
-                    self.ends.reserve_exact(8 + self.ends.len() / 4);
+                    let more = 8 + self.ends.len() / 4;
+                    self.others.reserve_exact(more);
+                    self.ends.reserve_exact(more);
                 }
-                self.ends.insert(place, LinkEnd::new(other, life));
+                self.others.insert(place, OtherLife { node: other, life });
+                self.ends.insert(place, LinkEnd::default());
                 place
             }
         };
         &mut self.ends[place]
     }
 
-    /// A link that stands to whatever life of a node.
-    pub(super) fn open_to(&self, other: NodeNumber) -> Option<&LinkEnd> {
-        let from = self.ends.partition_point(|end| end.other < other);
-        self.ends[from..].iter().take_while(|end| end.other == other).find(|end| end.is_open())
+    /// The life of a node to which a link stands, whichever that is, and the link.
+    pub(super) fn open_to(&self, node: NodeNumber) -> Option<(u32, &LinkEnd)> {
+        let from = self.others.partition_point(|other| other.node < node);
+        let lives = self.others[from..].iter().zip(&self.ends[from..]);
+        let mut lives = lives.take_while(|(other, _)| other.node == node);
+        lives.find(|(_, end)| end.is_open()).map(|(other, end)| (other.life, end))
     }
 
     pub(super) fn remove(&mut self, other: NodeNumber, life: u32) -> Option<LinkEnd> {
         let place = self.place(other, life).ok()?;
+        self.others.remove(place);
         Some(self.ends.remove(place))
     }
 
     fn place(&self, other: NodeNumber, life: u32) -> Result<usize, usize> {
-        self.ends.binary_search_by_key(&(other, life), |end| (end.other, end.life))
+        self.others.binary_search(&OtherLife { node: other, life })
     }
 }

@@ -3,7 +3,7 @@
 use super::clock::NodeClock;
 use super::engine::Simulator;
 use super::happening::What;
-use super::node::{Life, NODES_MAX, Operation, SimulatedNode, access_point};
+use super::node::{Life, NODES_MAX, Operation, SimulatedNode, access_point, contact};
 use super::trace::Trace;
 use crate::access_point::AccessPoint;
 use crate::com::limits::{KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES};
@@ -51,7 +51,8 @@ impl Simulator {
         let clock = NodeClock::within(self.model.clock_skew, offset, draw.value());
         // Who takes part is known by the plan: a node that is not reached does not get in.
         let proxy_use = ProxyUse::Never;
-        self.nodes.push(SimulatedNode { id, seed, proxy_use, clock, lives: 0, vanished: false, life: None });
+        self.ids.push(id);
+        self.nodes.push(SimulatedNode { seed, proxy_use, clock, lives: 0, vanished: false, life: None });
         Some(number)
     }
 
@@ -105,7 +106,8 @@ impl Simulator {
         // Each life draws otherwise, as processes do that are started with seeds of their own.
         let mut seed = Trace::new(there.seed);
         seed.mix(u64::from(there.lives));
-        let mut peer = Peer::with_offsets(net, there.contact(node), seed.value(), offsets);
+        let me = contact(self.ids[node.index()], node, there.lives);
+        let mut peer = Peer::with_offsets(net, me, seed.value(), offsets);
         peer.set_proxy_use(there.proxy_use);
         #[cfg(feature = "planted")]
         if let Some(bug) = self.bug {
@@ -121,8 +123,7 @@ impl Simulator {
     /// Only nodes that do not run are started.
     pub fn start_converged(&mut self, nodes: &[NodeNumber], maintenance: bool) {
         let started: Vec<NodeNumber> = nodes.iter().copied().filter(|node| self.begin_life(*node)).collect();
-        let mut members: Vec<_> =
-            started.iter().map(|node| self.nodes[node.index()].contact(*node)).collect();
+        let mut members: Vec<_> = started.iter().map(|node| self.present_contact(*node)).collect();
         members.sort_unstable();
         let ring = crate::peer::ConvergedRing::new(self.net.ring(), &members);
         for node in started {
@@ -172,10 +173,10 @@ impl Simulator {
         let since_us = self.now_us;
         let noticed_us = (KEEPALIVE_IDLE + KEEPALIVE_INTERVAL * KEEPALIVE_PROBES).as_micros() as u64;
         let own_life = self.nodes[node.index()].lives;
-        for end in life.links.iter().filter(|end| end.is_open()) {
-            if self.nodes[end.other.index()].lives == end.life {
+        for (other, _) in life.links.iter().filter(|(_, end)| end.is_open()) {
+            if self.nodes[other.node.index()].lives == other.life {
                 let gone = super::node::Parcel::Gone { orderly: false, since_us };
-                self.come_back(end.other, node, own_life, noticed_us, gone);
+                self.come_back(other.node, node, own_life, noticed_us, gone);
             }
         }
         self.forget(&life);
@@ -186,13 +187,12 @@ impl Simulator {
     pub(super) fn end_life(&mut self, node: NodeNumber, orderly: bool) {
         self.inputs.clear();
         let Some(life) = self.nodes[node.index()].life.as_deref() else { return };
-        let heard = life
-            .links
-            .iter()
-            .filter(|end| end.is_open() || end.dialling.as_ref().is_some_and(|dialling| dialling.flushed));
-        let heard: Vec<_> = heard.map(|end| (end.other, end.life)).collect();
-        for (other, other_life) in heard {
-            self.hang_up(node, other, other_life, orderly);
+        let heard = life.links.iter().filter(|(_, end)| {
+            end.is_open() || end.dialling.as_ref().is_some_and(|dialling| dialling.flushed)
+        });
+        let heard: Vec<_> = heard.map(|(other, _)| other).collect();
+        for other in heard {
+            self.hang_up(node, other.node, other.life, orderly);
         }
         if let Some(life) = self.nodes[node.index()].life.take() {
             self.forget(&life);
@@ -200,7 +200,7 @@ impl Simulator {
     }
 
     fn forget(&mut self, life: &Life) {
-        for dialling in life.links.iter().filter_map(|end| end.dialling.as_ref()) {
+        for dialling in life.links.iter().filter_map(|(_, end)| end.dialling.as_ref()) {
             self.drop_waiting(dialling.waiting);
         }
         for slot in &life.held {
@@ -291,8 +291,8 @@ impl Simulator {
     pub fn snapshot(&self, node: NodeNumber) -> Option<Snapshot> {
         let life = self.nodes.get(node.index())?.life.as_ref()?;
         let recorded = life.recorder.as_ref().map(|recorder| recorder.snapshot()).unwrap_or_default();
-        let outbound = life.links.iter().filter(|end| end.outbound).count() as u64;
-        let inbound = life.links.iter().filter(|end| end.inbound).count() as u64;
+        let outbound = life.links.iter().filter(|(_, end)| end.outbound).count() as u64;
+        let inbound = life.links.iter().filter(|(_, end)| end.inbound).count() as u64;
         Some(recorded.with_peer(&life.peer).with_links(outbound, inbound))
     }
 }

@@ -3,7 +3,7 @@
 use super::clock::ClockSkew;
 use super::engine::{Due, Simulator};
 use super::latency::Latency;
-use super::links::{Dialling, LinkEnd};
+use super::links::{Dialling, LinkEnd, OtherLife};
 use super::membership::NodeNumber;
 use super::node::{Dial, Flight, Parcel, node_at};
 use super::trace::digest;
@@ -49,7 +49,7 @@ impl Default for NetworkModel {
 impl Simulator {
     /// Sends a message of a peer: over the link that stands, behind what waits for one, or with a new dial.
     pub(super) fn send(&mut self, node: NodeNumber, to: Contact, message: Message) {
-        let me = self.nodes[node.index()].contact(node);
+        let me = self.present_contact(node);
         let kind = message.kind();
         let forwarded = matches!(&message, Message::Route(route) if route.source != me);
         if to == me {
@@ -203,8 +203,8 @@ impl Simulator {
             return self.inputs.push_back(Input::Unreachable { access_point, contact: None, reason });
         };
         let Some(living) = self.nodes[node.index()].life.as_deref() else { return };
-        if let Some(end) = living.links.open_to(other) {
-            let contact = end.contact(self.nodes[other.index()].id);
+        if let Some((life, end)) = living.links.open_to(other) {
+            let contact = end.known(self.contact_of(other, life));
             return self.inputs.push_back(Input::LinkUp { contact });
         }
         self.begin_dial(node, other, 0, true);
@@ -250,7 +250,7 @@ impl Simulator {
         let (from, from_life, to, to_life) = (flight.from, flight.from_life, flight.to, flight.to_life);
         let (word, is_end) = (flight.parcel.word(), matches!(flight.parcel, Parcel::Gone { .. }));
         self.note(to, word ^ u64::from(from.0) << 32);
-        let from_id = if is_end { self.nodes[from.index()].id } else { Id::default() };
+        let from_id = if is_end { self.ids[from.index()] } else { Id::default() };
         let there = &mut self.nodes[to.index()];
         let Some(life) = there.life_numbered(to_life) else {
             if let Some(flight) = self.flights.take(slot) {
@@ -331,7 +331,7 @@ impl Simulator {
         match living.links.get_mut(from, life) {
             Some(end) => {
                 end.used_us = now_us;
-                contact = end.contact(contact.id);
+                contact = end.known(contact);
             }
             // By which link it came, and so as whom its sender was known, cannot be told any more.
             None if is_hidden => return,
@@ -353,7 +353,7 @@ impl Simulator {
     /// A dial's connection stands, if the other host is there: the handshake leaves, and what waits with it.
     fn on_connected(&mut self, node: NodeNumber, other: NodeNumber, life: u32, dial: Dial) {
         let there = &self.nodes[other.index()];
-        let (id, other_id) = (self.nodes[node.index()].id, there.id);
+        let (id, other_id) = (self.ids[node.index()], self.ids[other.index()]);
         let open =
             |from: NodeNumber, to| self.nodes[from.index()].life.as_ref().is_none_or(|life| life.reaches(to));
         if there.vanished {
@@ -478,14 +478,14 @@ impl Simulator {
     }
 
     fn on_gone(&mut self, node: NodeNumber, other: NodeNumber, life: u32, orderly: bool, since_us: u64) {
-        let id = self.nodes[other.index()].id;
+        let contact = self.contact_of(other, life);
         let Some(living) = self.nodes[node.index()].life.as_deref_mut() else { return };
         let Some(end) = living.links.get_mut(other, life).filter(|end| end.is_open()) else { return };
         if end.since_us > since_us {
             return;
         }
         (end.inbound, end.outbound) = (false, false);
-        let contact = end.contact(id);
+        let contact = end.known(contact);
         if end.dialling.is_none() {
             living.links.remove(other, life);
         }
@@ -494,17 +494,16 @@ impl Simulator {
 
     /// Closes the links that no table needs where they are too many, least recently used first.
     fn close_surplus(&mut self, node: NodeNumber) {
-        let nodes = &self.nodes;
-        let Some(living) = nodes[node.index()].life.as_deref() else { return };
+        let Some(living) = self.nodes[node.index()].life.as_deref() else { return };
         let links = &living.links;
         if links.len() < links.sweep_at.max(LINKS_SPARE_MAX + LINKS_SPARE_SLACK) {
             return;
         }
-        let known = |end: &LinkEnd| end.contact(nodes[end.other.index()].id);
-        let mut spare: Vec<(u64, NodeNumber, u32, Contact)> = links
+        let known = |(other, end): (OtherLife, &LinkEnd)| end.known(self.contact_of(other.node, other.life));
+        let mut spare: Vec<(u64, OtherLife, Contact)> = links
             .iter()
-            .filter(|end| end.is_open() && end.dialling.is_none())
-            .map(|end| (end.used_us, end.other, end.life, known(end)))
+            .filter(|(_, end)| end.is_open() && end.dialling.is_none())
+            .map(|(other, end)| (end.used_us, other, known((other, end))))
             .filter(|(.., contact)| !living.peer.is_neighbour(contact))
             .collect();
         spare.sort_unstable();
@@ -513,7 +512,7 @@ impl Simulator {
         if let Some(living) = self.nodes[node.index()].life.as_deref_mut() {
             living.links.sweep_at = sweep_at;
         }
-        for (_, other, life, contact) in spare.into_iter().take(surplus) {
+        for (_, OtherLife { node: other, life }, contact) in spare.into_iter().take(surplus) {
             self.hang_up(node, other, life, true);
             if let Some(living) = self.nodes[node.index()].life.as_deref_mut() {
                 living.links.remove(other, life);
@@ -541,11 +540,16 @@ impl Simulator {
     /// The node that a contact speaks of.
     fn known(&self, contact: Contact) -> Option<NodeNumber> {
         let node = node_at(contact.access_point)?;
-        self.nodes.get(node.index()).filter(|there| there.id == contact.id).map(|_| node)
+        self.ids.get(node.index()).filter(|id| **id == contact.id).map(|_| node)
     }
 
     pub(super) fn contact_of(&self, node: NodeNumber, life: u32) -> Contact {
-        super::node::contact(self.nodes[node.index()].id, node, life)
+        super::node::contact(self.ids[node.index()], node, life)
+    }
+
+    /// How others know a node's present, or last, life.
+    pub(super) fn present_contact(&self, node: NodeNumber) -> Contact {
+        self.contact_of(node, self.nodes[node.index()].lives)
     }
 
     fn unreachable(&mut self, to: Contact, reason: &str) {

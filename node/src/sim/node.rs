@@ -20,7 +20,6 @@ pub(super) const NODES_MAX: usize = 1 << 24;
 /// A node, alive or not.
 #[derive(Debug)]
 pub(super) struct SimulatedNode {
-    pub(super) id: Id,
     pub(super) seed: u64,
     /// But for [`ProxyUse::Never`], no link to it can be made.
     pub(super) proxy_use: ProxyUse,
@@ -67,11 +66,6 @@ pub(super) enum LifeEnd {
 }
 
 impl SimulatedNode {
-    /// How others know its present, or last, life.
-    pub(super) fn contact(&self, number: NodeNumber) -> Contact {
-        contact(self.id, number, self.lives)
-    }
-
     /// Whether others can make links to it.
     pub(super) fn accepts_links(&self) -> bool {
         self.life.is_some() && self.proxy_use == ProxyUse::Never
