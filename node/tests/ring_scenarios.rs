@@ -301,7 +301,7 @@ fn parts_of_a_tiny_ring_whose_common_acquaintances_are_gone_meet_again_by_an_acc
         let [first, lonely, common] = [Id(1000), Id(2000), Id(3000)];
         network.create(first);
         network.join(common, &[first]);
-        network.run_until("two nodes", HEALS_WITHIN, Network::is_ring_right);
+        network.run_until("two nodes", HEALS_WITHIN, |n| n.is_member(common) && n.is_ring_right());
         network.island.insert(first);
         network.run_for(Duration::from_secs(30));
         network.join(lonely, &[common]);
