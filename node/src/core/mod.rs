@@ -116,7 +116,7 @@ pub(crate) struct Core {
     delivered: Delivered,
     upkeep: Upkeep,
     finger_upkeep: FingerUpkeep,
-    departed: Departed,
+    pub(crate) departed: Departed,
     reunion: Reunion,
     joining: Option<Joining>,
     leaving: Option<Leaving>,
