@@ -278,15 +278,15 @@ fn the_halves_of_a_partition_become_one_ring_again_when_it_heals() {
 
 /// After so long nobody asks for the neighbours that it lost by the partition any more.
 #[test]
-fn the_halves_of_a_partition_of_an_hour_meet_again_by_the_access_points_that_nodes_joined_by() {
-    for seed in SEEDS.take(5) {
-        let mut network = Network::ring(symmetric_tango(4), 24, seed);
+fn the_halves_of_a_long_partition_meet_again_by_the_access_points_that_nodes_joined_by() {
+    for seed in SEEDS.take(2) {
+        let mut network = Network::ring(symmetric_tango(4), 16, seed);
         for id in network.members() {
             if network.random(2) == 0 {
                 network.island.insert(id);
             }
         }
-        network.run_for(Duration::from_secs(3600));
+        network.run_for(Duration::from_secs(1800));
         network.island.clear();
         network.run_until("the ring is right", HEALS_WITHIN * 3, Network::is_ring_right);
         all_lookups_are_right(&mut network, 10);
