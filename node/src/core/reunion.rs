@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::access_point::AccessPoint;
 use crate::core::effect::{Output, Phase};
+use crate::core::planted::Bug;
 use crate::core::repair::Purpose;
 use crate::core::{Context, Core};
 use crate::message::client::ClientTalk;
@@ -48,7 +49,10 @@ impl Core {
 
     /// Asks at an access point whether there is another part of the network, if it is time.
     pub(crate) fn seek_other_parts(&mut self, cx: &mut Context<'_>) {
-        let Some(asked_at) = self.reunion.asked_at.filter(|_| self.phase == Phase::Member) else { return };
+        if self.phase != Phase::Member || self.planted.has(Bug::DepartedForgotten) {
+            return;
+        }
+        let Some(asked_at) = self.reunion.asked_at else { return };
         let nodes = u32::try_from(self.neighbours.ring_nodes()).unwrap_or(u32::MAX);
         if cx.now.since(asked_at) < QUESTION_PERIOD.saturating_mul(nodes) {
             return;
