@@ -267,6 +267,18 @@ impl Peer {
         self.core.neighbours.successors()
     }
 
+    /// The nodes that it asks for, or answers for: its neighbours, and those that it has lost and asks for again.
+    pub fn acquaintances(&self) -> Vec<Contact> {
+        let Core { neighbours, departed, .. } = &self.core;
+        let near = neighbours.successors().iter().copied().chain(neighbours.predecessor());
+        near.chain(departed.contacts()).collect()
+    }
+
+    /// The access points that it came into the network by.
+    pub fn ways_back(&self) -> &[AccessPoint] {
+        &self.core.proxy.bootstrap
+    }
+
     /// The node that stands in for it, if it is a client and has one now.
     pub fn proxy(&self) -> Option<Contact> {
         self.core.proxy.present

@@ -1,5 +1,6 @@
 //! The pure core in random scenarios, with the invariants checked after every step. A seed that fails is a test of its own:
-//! `SEED=17 cargo test -p p2ps --test random_scenarios one_seed -- --nocapture`.
+//! `SEED=17 cargo test -p p2ps --test random_scenarios one_seed -- --nocapture`. More of them:
+//! `SEEDS=400 cargo test --profile swarm -p p2ps --test random_scenarios`.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -8,8 +9,12 @@ mod network;
 
 use std::time::Duration;
 
-/// How many seeds the tests run.
+/// How many seeds the tests run, unless `SEEDS` says so.
 const SEEDS: u64 = 60;
+
+fn seeds() -> u64 {
+    std::env::var("SEEDS").map_or(SEEDS, |count| count.parse().unwrap())
+}
 
 /// How many duplicates of one errand there are at most; the bound that is proved (`core::duplicates`) is larger by far.
 const DUPLICATES_MAX: u64 = 150;
@@ -30,7 +35,7 @@ fn the_invariants_hold_in_every_scenario() {
     let (mut steps, mut operations, mut duplicates) = (0, 0, 0);
     let (mut ring, mut fingers) = (Duration::ZERO, Duration::ZERO);
     let mut failures = Vec::new();
-    for seed in 0..SEEDS {
+    for seed in 0..seeds() {
         match checker::check(seed, |_| ()) {
             Ok(summary) => {
                 steps += summary.steps;
@@ -43,8 +48,9 @@ fn the_invariants_hold_in_every_scenario() {
         }
     }
     println!(
-        "{SEEDS} seeds, {steps} steps, {operations} operations; healed within {ring:?}, fingers {fingers:?} more; \
-         at most {duplicates} duplicates of an errand"
+        "{} seeds, {steps} steps, {operations} operations; healed within {ring:?}, fingers {fingers:?} more; \
+         at most {duplicates} duplicates of an errand",
+        seeds()
     );
     for failure in &failures {
         println!("{failure}");
@@ -75,13 +81,13 @@ fn a_crowd_that_joins_at_once_is_one_ring_all_along() {
 fn the_dictionary_keeps_its_word_in_every_scenario() {
     let mut failures = Vec::new();
     let mut operations = 0;
-    for seed in 0..SEEDS {
+    for seed in 0..seeds() {
         match checker::keys::check_keys(seed, |_| ()) {
             Ok(done) => operations += done,
             Err(failure) => failures.push(failure),
         }
     }
-    println!("{SEEDS} seeds, {operations} reads and writes");
+    println!("{} seeds, {operations} reads and writes", seeds());
     for failure in &failures {
         println!("{failure}");
     }

@@ -276,6 +276,46 @@ fn the_halves_of_a_partition_become_one_ring_again_when_it_heals() {
     }
 }
 
+/// After so long nobody asks for the neighbours that it lost by the partition any more.
+#[test]
+fn the_halves_of_a_long_partition_meet_again_by_the_access_points_that_nodes_joined_by() {
+    for seed in SEEDS.take(2) {
+        let mut network = Network::ring(symmetric_tango(4), 16, seed);
+        for id in network.members() {
+            if network.random(2) == 0 {
+                network.island.insert(id);
+            }
+        }
+        network.run_for(Duration::from_secs(1800));
+        network.island.clear();
+        network.run_until("the ring is right", HEALS_WITHIN * 3, Network::is_ring_right);
+        all_lookups_are_right(&mut network, 10);
+    }
+}
+
+/// One joins by the others while they do not hear each other, and nobody who knew both parts is left (seeds 24 and 211 of the swarm).
+#[test]
+fn parts_of_a_tiny_ring_whose_common_acquaintances_are_gone_meet_again_by_an_access_point() {
+    for seed in SEEDS {
+        let mut network = Network::new(symmetric_tango(6), seed);
+        let [first, lonely, common] = [Id(1000), Id(2000), Id(3000)];
+        network.create(first);
+        network.join(common, &[first]);
+        network.run_until("two nodes", HEALS_WITHIN, |n| n.is_member(common) && n.is_ring_right());
+        network.island.insert(first);
+        network.run_for(Duration::from_secs(30));
+        network.join(lonely, &[common]);
+        network.run_until("it has joined", HEALS_WITHIN, |n| n.is_member(lonely));
+        network.kill(common);
+        network.run_for(Duration::from_secs(30));
+        network.island.clear();
+        let newcomer = Id(4000);
+        network.join(newcomer, &[lonely, first]);
+        network.run_until("it has joined", HEALS_WITHIN, |n| n.is_member(newcomer));
+        network.run_until("the ring is right", HEALS_WITHIN, Network::is_ring_right);
+    }
+}
+
 #[test]
 fn an_idle_ring_grows_quiet() {
     let mut network = Network::ring(symmetric_tango(8), 50, 5);

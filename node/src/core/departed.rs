@@ -52,6 +52,11 @@ impl Departed {
         self.lost.insert(contact.id, lost);
     }
 
+    /// Those that are remembered.
+    pub(crate) fn contacts(&self) -> impl Iterator<Item = Contact> {
+        self.lost.values().map(|lost| lost.contact)
+    }
+
     /// Forgets a node: it has spoken, or has left.
     pub(crate) fn forget(&mut self, id: Id) {
         self.lost.remove(&id);

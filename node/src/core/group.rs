@@ -105,7 +105,7 @@ impl Core {
                 turns: route.turns.min(1),
                 ..route.carrying(part.first, body)
             };
-            let head = part.head.filter(|head| !suspects.contains(&head.id));
+            let head = part.head.filter(|head| !suspects.contains(head));
             match head {
                 Some(to) => {
                     let claimed = part.first == after_me;

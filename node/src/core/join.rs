@@ -163,6 +163,9 @@ impl Core {
 
     /// A link that was asked for stands.
     pub(crate) fn on_link_up(&mut self, cx: &mut Context<'_>, contact: Contact) {
+        if self.phase == Phase::Member {
+            return self.ask_for_place(cx, contact);
+        }
         let sequence = self.next_token();
         let route = self.new_route(sequence, self.me.id, Body::Join);
         let Some(joining) = self.joining.as_mut().filter(|joining| joining.stage == Stage::Connecting) else {
@@ -187,6 +190,9 @@ impl Core {
         sequence: u64,
         result: Result<Contact, RouteError>,
     ) {
+        if self.phase == Phase::Member {
+            return self.on_place_told(cx, from, sequence, result);
+        }
         let asking = self.next_token();
         let Some(joining) = &mut self.joining else { return };
         if joining.stage != (Stage::Locating { by: from, sequence }) {
@@ -322,6 +328,7 @@ impl Core {
         }
         self.end_joining();
         self.phase = Phase::Member;
+        self.keep_way_back(cx);
         cx.event(Event::Connected { use_proxy: false });
         self.giver = Some((from, cx.now));
         self.follow_predecessor(cx, predecessor, None);

@@ -29,7 +29,8 @@ pub mod guests;
 mod join;
 mod leave;
 pub mod proxy;
-mod repair;
+pub(crate) mod repair;
+mod reunion;
 pub mod stabilise;
 #[cfg(test)]
 mod golden;
@@ -64,6 +65,7 @@ use nearby::Nearby;
 use planted::Planted;
 use proxy::Proxy;
 use repair::Request;
+use reunion::Reunion;
 use ring::Neighbours;
 use route::Router;
 use rtt::RoundTrips;
@@ -114,7 +116,8 @@ pub(crate) struct Core {
     delivered: Delivered,
     upkeep: Upkeep,
     finger_upkeep: FingerUpkeep,
-    departed: Departed,
+    pub(crate) departed: Departed,
+    reunion: Reunion,
     joining: Option<Joining>,
     leaving: Option<Leaving>,
     pub(crate) proxy_use: ProxyUse,
@@ -159,6 +162,7 @@ impl Core {
             upkeep: Upkeep::default(),
             finger_upkeep: FingerUpkeep::default(),
             departed: Departed::default(),
+            reunion: Reunion::default(),
             joining: None,
             leaving: None,
             proxy_use: ProxyUse::default(),

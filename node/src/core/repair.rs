@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::core::effect::{Event, Phase, Upcall};
 use crate::core::planted::Bug;
+use crate::core::rtt::TIMEOUT_MAX;
 use crate::core::timers::Timer;
 use crate::core::{Context, Core};
 use crate::id::Id;
@@ -14,6 +15,9 @@ use crate::time::Time;
 
 /// How often a request is sent before its receiver is taken for dead; each time-out is twice as long as the last.
 pub(crate) const REQUEST_ATTEMPTS_MAX: u32 = 3;
+
+/// How long after its last attempt a request has ended, unless it is answered or its receiver is heard.
+pub(crate) const REQUEST_ENDS_WITHIN: Duration = TIMEOUT_MAX.saturating_mul(1 << (REQUEST_ATTEMPTS_MAX - 1));
 
 /// How often a node is asked that does not answer, but is heard meanwhile: it lives, and what is between them loses much.
 const REQUEST_ATTEMPTS_HEARD_MAX: u32 = 6;
@@ -131,7 +135,7 @@ impl Core {
 
     /// A node is late with an acknowledgement: it is asked whether it lives, and routes avoid it meanwhile.
     pub(crate) fn suspect(&mut self, cx: &mut Context<'_>, node: Contact) {
-        if !self.suspects().contains(&node.id) {
+        if !self.suspects().contains(&node) {
             self.round_trips.back_off(node.id);
         }
         self.probe(cx, node);
@@ -140,9 +144,9 @@ impl Core {
         }
     }
 
-    /// The nodes that are late with an answer.
-    pub(crate) fn suspects(&self) -> Vec<Id> {
-        self.requests.values().filter(|request| request.suspect).map(|request| request.to.id).collect()
+    /// The nodes that are late with an answer, in the life that was asked: another one may answer well (seed 101 of the swarm).
+    pub(crate) fn suspects(&self) -> Vec<Contact> {
+        self.requests.values().filter(|request| request.suspect).map(|request| request.to).collect()
     }
 
     /// Whether a step of the ring's protocol waits for an answer.

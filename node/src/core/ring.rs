@@ -53,6 +53,17 @@ impl Neighbours {
         &self.successors
     }
 
+    /// How many nodes the ring has: counted where the list comes round, else guessed from how close the successors stand.
+    pub(crate) fn ring_nodes(&self) -> u64 {
+        let known = self.successors.len() as u64;
+        let last = self.successors.last().filter(|_| self.successors.len() >= self.length);
+        let guess = last.map_or(0, |last| {
+            let reach = self.ring.distance(self.me, last.id).max(1);
+            u128::from(known) * self.ring.max_size() / u128::from(reach)
+        });
+        u64::try_from(guess).unwrap_or(u64::MAX).max(known + 1)
+    }
+
     /// Whether it knows no other node.
     pub(crate) fn is_alone(&self) -> bool {
         self.successors.is_empty() && self.predecessor.is_none()
@@ -183,6 +194,21 @@ mod tests {
         assert!(!neighbours.adopt(contact(95), &[contact(95)]));
         neighbours.adopt(contact(20), &[contact(10), contact(30)]);
         assert_eq!(ids(&neighbours), [20, 30], "an entry that goes back is dropped");
+    }
+
+    #[test]
+    fn the_nodes_of_a_ring_are_counted_or_guessed() {
+        let mut neighbours = Neighbours::new(Ring::new(1000).unwrap(), Id(0), 4);
+        assert_eq!(neighbours.ring_nodes(), 1);
+        neighbours.adopt(contact(100), &[contact(900)]);
+        assert_eq!(neighbours.ring_nodes(), 3);
+        neighbours.adopt(contact(10), &[contact(20), contact(30), contact(40)]);
+        assert_eq!(neighbours.ring_nodes(), 100);
+        let mut neighbours = Neighbours::new(Ring::new(1 << 64).unwrap(), Id(0), 1);
+        neighbours.adopt(contact(1), &[]);
+        assert_eq!(neighbours.ring_nodes(), u64::MAX);
+        neighbours.adopt(contact(u64::MAX), &[]);
+        assert_eq!(neighbours.ring_nodes(), 2);
     }
 
     #[test]

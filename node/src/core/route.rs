@@ -83,7 +83,7 @@ pub(crate) struct Router<'a> {
     pub(crate) nearby: &'a Nearby,
     pub(crate) link_cache: &'a LinkCache,
     /// Nodes that are late with an answer: avoided where there is another way.
-    pub(crate) suspects: Vec<Id>,
+    pub(crate) suspects: Vec<Contact>,
 }
 
 impl Router<'_> {
@@ -93,7 +93,7 @@ impl Router<'_> {
             return Decision::Mine;
         }
         let excluded = |contact: &Contact| way.excluded.contains(&contact.id);
-        let avoided = |contact: &Contact| self.suspects.contains(&contact.id) || excluded(contact);
+        let avoided = |contact: &Contact| self.suspects.contains(contact) || excluded(contact);
         if let Some(next) = self.back_over_stale_finger(key, way).filter(|next| !excluded(&next.to)) {
             return Decision::Forward(next);
         }

@@ -60,6 +60,7 @@ impl Core {
             self.check_fingers(cx, period);
             self.sound_nearby(cx);
             self.ask_departed(cx);
+            self.seek_other_parts(cx);
             self.ask_silent_clients(cx);
         }
         self.upkeep.period = self.period(period * 2);

@@ -31,8 +31,10 @@
 //! *staying* members is what is claimed, and a range in that state is answered alike by both.
 //!
 //! Zave's invariants also need that failures leave every member a live entry, and r + 1 principals to begin with (her section 6):
-//! whoever makes failures keeps them within [`View::principals_min`].
+//! whoever makes failures keeps them within [`View::principals_min`], and, where living nodes may be taken for dead, within
+//! [`acquaintance`].
 
+pub mod acquaintance;
 pub mod answers;
 pub mod deliveries;
 pub mod duplicates;

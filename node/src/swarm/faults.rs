@@ -3,7 +3,8 @@
 //! Zave's theorem (arXiv 1610.01140, section 6) needs a live entry in each successor list: so at most r - 1 nodes fail or leave
 //! before the ring is ideal again, and never so many that fewer than two are left. Keys need a copy: where the dictionary
 //! is in use and living nodes are never taken for dead, fewer nodes crash, before all copies are back in their places, than the
-//! key with the fewest has.
+//! key with the fewest has. Where living nodes are taken for dead, nobody goes without whom parts of the network would not know of
+//! each other ([`acquaintance`](crate::invariant::acquaintance)).
 
 use std::collections::BTreeSet;
 
@@ -11,6 +12,7 @@ use super::run::{Ending, Run, ids, running};
 use super::scenario::{Fault, Regime, Service};
 use super::separation::Separation;
 use crate::id::Id;
+use crate::invariant::acquaintance::are_acquainted;
 use crate::message::Contact;
 use crate::peer::Phase;
 use crate::sim::NodeNumber;
@@ -95,6 +97,13 @@ impl Run<'_> {
         self.failures_left().min(copies.saturating_sub(self.crashes))
     }
 
+    /// Whether those that remain without a node know of each other.
+    fn may_go(&self, node: NodeNumber) -> bool {
+        let me = self.nodes[node.0 as usize];
+        self.scenario.regime != Regime::Unreliable
+            || are_acquainted(running(&self.simulator, &self.alive).filter(|peer| peer.me() != me))
+    }
+
     /// Adds a node with an id that no other has had; `None` where none is found.
     pub(super) fn add_node(&mut self) -> Option<NodeNumber> {
         let last = self.scenario.net.ring().last().0;
@@ -158,7 +167,7 @@ impl Run<'_> {
     fn leave(&mut self) {
         let members = self.members();
         if self.failures_left() > 0
-            && let Some(node) = self.draws.any(&members)
+            && let Some(node) = self.draws.any(&members).filter(|node| self.may_go(*node))
         {
             self.let_leave(node);
         }
@@ -183,7 +192,11 @@ impl Run<'_> {
         let (first, count) = (self.draws.below(members.len() as u64), self.draws.within(1, most as u64));
         self.count_time();
         for place in first..first + count {
-            self.kill(members[place as usize % members.len()]);
+            let node = members[place as usize % members.len()];
+            if !self.may_go(node) {
+                return;
+            }
+            self.kill(node);
         }
     }
 
@@ -197,7 +210,7 @@ impl Run<'_> {
     fn vanish(&mut self) {
         let members = self.members();
         if self.crashes_left() > 0
-            && let Some(node) = self.draws.any(&members)
+            && let Some(node) = self.draws.any(&members).filter(|node| self.may_go(*node))
         {
             self.count_time();
             self.say(|| format!("vanish {}", node.0));

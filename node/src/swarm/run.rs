@@ -10,6 +10,7 @@ use super::outcome::{Failure, Outcome};
 use super::scenario::{Draws, Regime, Scenario, Start};
 use super::separation::Separation;
 use super::tell::Telling;
+use crate::core::repair::REQUEST_ENDS_WITHIN;
 use crate::id::Id;
 use crate::invariant::tables::RING_HEALS_WITHIN;
 use crate::invariant::{Journal, Moment, Violation};
@@ -215,6 +216,10 @@ impl<'a> Run<'a> {
         self.enter(Stage::Healing);
         self.end_faults();
         let begin_us = self.simulator.now_us();
+        if self.scenario.regime == Regime::Unreliable {
+            // Who could not answer is still taken for dead, and dropped by an ideal ring for a round (seed 442).
+            self.run_for(REQUEST_ENDS_WITHIN)?;
+        }
         self.run_until(RING_HEALS_WITHIN, |run| run.has_settled().and(run.ring_is_ideal()))?;
         let ring_us = self.simulator.now_us();
         self.run_until(CLIENTS_SETTLE_WITHIN, Run::clients_have_their_proxies)?;

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use p2ps::config::{Geometry, NetConfig};
 use p2ps::id::{Id, Ring};
+use p2ps::invariant::acquaintance::are_acquainted;
 use p2ps::invariant::tables::{FINGERS_HEAL_WITHIN, RING_HEALS_WITHIN, fingers_are_ideal, ring_is_ideal};
 use p2ps::invariant::{self, Asked, Moment, View, Violation};
-use p2ps::message::MessageKind;
 use p2ps::peer::{Input, Peer, Phase};
 use p2ps::time::Time;
 use rand_pcg::Pcg32;
@@ -202,16 +202,21 @@ impl Run {
 
     /// On a stable ring: exactly n - 1 (overlay paper's services; El-Ansary et al. 2003).
     fn broadcast_costs_one_message_a_node(&mut self) -> Result<(), Violation> {
-        let before = self.network.sent_of(MessageKind::Data);
+        let before = self.broadcast_messages();
         self.broadcast();
         self.run_for(SILENCE)?;
-        let (sent, nodes) = (self.network.sent_of(MessageKind::Data) - before, self.network.members().len());
+        let (sent, nodes) = (self.broadcast_messages() - before, self.network.members().len());
         let detail = format!("{sent} messages for {nodes} nodes");
         if sent == nodes as u64 - 1 {
             Ok(())
         } else {
             Err(violation("a broadcast costs n - 1 messages")(detail))
         }
+    }
+
+    /// How many messages all nodes have sent for broadcasts.
+    fn broadcast_messages(&self) -> u64 {
+        self.network.peers.values().map(|peer| peer.statistics().broadcast_messages).sum()
     }
 
     /// The first node, and then the others at once or one by one.
@@ -235,7 +240,9 @@ impl Run {
     }
 
     fn count_established(&mut self) {
-        if ring_is_ideal(&self.network.view()).is_ok() {
+        // Whoever is about to leave still counts as gone.
+        let view = self.network.view();
+        if all_settled(&view).and_then(|()| ideal_ring(&view)).is_ok() {
             (self.established, self.failures) = (self.network.members().len(), 0);
         }
     }
@@ -267,16 +274,16 @@ impl Run {
     }
 
     fn leave(&mut self) {
-        if self.may_fail() {
-            let id = self.random_member();
+        let id = self.random_member();
+        if self.may_fail() && self.may_go(id) {
             self.failures += 1;
             self.network.leave(id);
         }
     }
 
     fn crash(&mut self) {
-        if self.may_fail() {
-            let id = self.random_member();
+        let id = self.random_member();
+        if self.may_fail() && self.may_go(id) {
             self.failures += 1;
             self.network.kill(id);
             self.dead.push(id);
@@ -333,6 +340,12 @@ impl Run {
     fn may_fail(&self) -> bool {
         let tolerated = self.scenario.net.successors().min(self.established).saturating_sub(1);
         self.failures < tolerated && self.awake().len() > 1
+    }
+
+    /// Whether those that remain without a node know of each other.
+    fn may_go(&self, id: Id) -> bool {
+        let others = self.network.peers.values().filter(|peer| peer.me().id != id);
+        self.scenario.regime != Regime::Unreliable || are_acquainted(others)
     }
 
     fn awake(&self) -> Vec<Id> {

@@ -27,6 +27,7 @@ use super::join::{Joining, Stage};
 use super::leave::{LEAVE_MAX, Leaving};
 use super::lookup::PendingLookup;
 use super::repair::{Purpose, Request};
+use super::reunion::Reunion;
 use super::ring::Neighbours;
 use super::route::NextHop;
 use super::rtt::RoundTrips;
@@ -157,6 +158,7 @@ impl Core {
     pub(crate) fn still(&mut self) {
         self.randomness = Pcg32::seed_from_u64(STILL_SEED);
         self.round_trips = RoundTrips::default();
+        self.reunion = Reunion::default();
     }
 
     /// What the next deadline is for, for people.
@@ -192,6 +194,8 @@ impl Core {
             upkeep,
             finger_upkeep,
             departed,
+            // Taken away by `still`.
+            reunion: _,
             joining,
             leaving,
             // What a node is asked to be, once.
