@@ -514,3 +514,28 @@ fn a_client_knows_the_present_successors_of_its_proxy() {
         network.run_until("it has the next proxy", PATIENCE, Network::are_clients_right);
     }
 }
+
+/// A partition takes its proxy away, and who let it in is gone before that heals.
+#[test]
+fn a_client_finds_a_proxy_again_that_was_behind_a_partition() {
+    for seed in SEEDS {
+        let mut network = Network::ring(symmetric_tango(2), 3, seed);
+        let id = network.random_id();
+        let proxy = network.responsible(id);
+        let others: Vec<Id> = network.members().into_iter().filter(|member| *member != proxy).collect();
+        network.unreachable.insert(id);
+        network.join(id, &others[..1]);
+        network.run_until("it is a client", PATIENCE, |n| n.is_client(id));
+        network.island.insert(proxy);
+        network.run_until("it has another proxy", PATIENCE, |n| {
+            n.peers[&id].proxy().is_some_and(|present| present.id != proxy)
+        });
+        network.run_for(PATIENCE);
+        for member in others {
+            network.kill(member);
+        }
+        network.run_for(PATIENCE);
+        network.island.clear();
+        network.run_until("it has the first proxy", PATIENCE, Network::are_clients_right);
+    }
+}

@@ -25,6 +25,9 @@ pub const WAITING_MAX: usize = 1024;
 /// The most payload that they have together, in bytes.
 pub const WAITING_BYTES_MAX: usize = 8 << 20;
 
+/// How many of the members that it knew last a client asks when those that it knows are gone.
+const FORMER_MAX: usize = 8;
+
 /// A client's proxy, and what waits while there is none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Proxy {
@@ -33,15 +36,18 @@ pub(crate) struct Proxy {
     pub(crate) successors: Vec<Contact>,
     /// By whom it came into the network.
     pub(crate) bootstrap: Vec<AccessPoint>,
+    /// Members that it knew, the last one first: who was silent may have been behind a partition.
+    former: VecDeque<Contact>,
     waiting: VecDeque<Passage>,
     waiting_bytes: usize,
 }
 
 impl Proxy {
     pub(super) fn digest(&self, digest: &mut Digest) {
-        let Proxy { present, successors, bootstrap: _, waiting, waiting_bytes: _ } = self;
+        let Proxy { present, successors, bootstrap: _, former, waiting, waiting_bytes: _ } = self;
         digest.ordered(*present, Digest::contact);
         digest.ordered(successors, |digest, contact| digest.contact(*contact));
+        digest.ordered(former, |digest, contact| digest.contact(*contact));
         digest.ordered(waiting, Digest::passage);
     }
 }
@@ -193,8 +199,16 @@ impl Core {
 
     /// A node is gone, or of no use. `true`: it was the proxy.
     pub(crate) fn lose_proxy(&mut self, contact: &Contact) -> bool {
-        self.proxy.successors.retain(|successor| successor != contact);
-        self.proxy.present.take_if(|proxy| *proxy == *contact).is_some()
+        let proxy = &mut self.proxy;
+        let was_proxy = proxy.present.take_if(|present| *present == *contact).is_some();
+        let known = proxy.successors.len();
+        proxy.successors.retain(|successor| successor != contact);
+        if was_proxy || proxy.successors.len() < known {
+            proxy.former.retain(|former| former != contact);
+            proxy.former.push_front(*contact);
+            proxy.former.truncate(FORMER_MAX);
+        }
+        was_proxy
     }
 
     /// Looks for the member that is responsible of this node's id, by all that it knows; by `first` before all.
@@ -204,7 +218,8 @@ impl Core {
         }
         let contacts = first.into_iter().chain(self.proxies());
         let mut access_points: Vec<AccessPoint> = Vec::new();
-        for access_point in contacts.map(|contact| contact.access_point).chain(self.proxy.bootstrap.clone()) {
+        let known = contacts.map(|contact| contact.access_point).chain(self.proxy.bootstrap.iter().copied());
+        for access_point in known.chain(self.proxy.former.iter().map(|contact| contact.access_point)) {
             if !access_points.contains(&access_point) {
                 access_points.push(access_point);
             }
