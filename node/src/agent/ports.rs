@@ -108,6 +108,9 @@ fn hold(address: SocketAddr, reuse: bool) -> io::Result<OwnedFd> {
         sockopt::set_socket_reuseaddr(&socket, true)?;
     }
     bind(&socket, &address)?;
+    // A process that was just started has a copy of this socket until it has become what it is to be, which may take it longer than
+    // this node takes to listen. With this, the node can; who asks for the port without it, as another agent does, still cannot.
+    sockopt::set_socket_reuseaddr(&socket, true)?;
     Ok(socket)
 }
 
@@ -160,5 +163,14 @@ mod tests {
         drop(listener);
         reservation.hold();
         assert!(reservation.holder.is_some());
+    }
+
+    #[test]
+    fn a_node_can_listen_while_another_process_still_has_the_holder() {
+        let mut reservation = reserve(IpAddr::V4(Ipv4Addr::LOCALHOST), None, 1).unwrap().remove(0);
+        let inherited = reservation.holder.as_ref().unwrap().try_clone().unwrap();
+        reservation.release();
+        TcpListener::bind(reservation.address()).unwrap();
+        drop(inherited);
     }
 }
