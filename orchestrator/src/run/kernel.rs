@@ -3,11 +3,10 @@
 
 use std::time::Duration;
 
-use p2ps::agent::protocol::{AGENT_PROTOCOL_VERSION, HostFacts, Notice, Request};
+use p2ps::agent::protocol::{HostFacts, Request};
 
 use super::conversation::Conversation;
 use super::hosts::chain;
-use super::machine::LEASE_MS;
 use crate::backend::PreparedHost;
 use crate::plan::targets::FaultsWith;
 use crate::plan::{Plan, StepEvent};
@@ -67,7 +66,7 @@ impl KernelNeeds {
 pub(super) async fn ask(host: PreparedHost, needs: KernelNeeds) -> Result<(), String> {
     let connection = host.start().map_err(|error| chain(&error))?;
     let mut conversation = Conversation::new(connection);
-    let facts = tokio::time::timeout(ANSWER_WAIT, facts(&mut conversation)).await;
+    let facts = tokio::time::timeout(ANSWER_WAIT, conversation.greet("kernel faults")).await;
     let too_late = |_| Err(format!("its agent did not answer within {} s", ANSWER_WAIT.as_secs()));
     let facts = facts.unwrap_or_else(too_late);
     // One that has gone already needs no word.
@@ -79,18 +78,6 @@ pub(super) async fn ask(host: PreparedHost, needs: KernelNeeds) -> Result<(), St
         Some(reason) => Err(format!(
             "its kernel cannot make the plan's faults: {reason}; or leave `with: kernel` out of the plan"
         )),
-    }
-}
-
-async fn facts(conversation: &mut Conversation) -> Result<HostFacts, String> {
-    let (run, lease_ms) = ("kernel faults".to_owned(), LEASE_MS);
-    conversation.say(&Request::Hello { version: AGENT_PROTOCOL_VERSION, run, lease_ms }).await?;
-    match conversation.hear().await? {
-        Notice::Ready { version: AGENT_PROTOCOL_VERSION, host } => Ok(host),
-        Notice::Ready { version, host } => {
-            Err(format!("its agent (p2ps {}) speaks version {version}", host.node_version))
-        }
-        _ => Err("its agent speaks out of order".into()),
     }
 }
 

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use p2ps::agent::clock::unix_us;
-use p2ps::agent::protocol::{AGENT_PROTOCOL_VERSION, Call, HostFacts, Notice, PortRange, Request};
+use p2ps::agent::protocol::{Call, HostFacts, Notice, PortRange, Request};
 use tokio::sync::{Barrier, oneshot};
 use tokio::task::JoinSet;
 
 use super::RunError;
 use super::clock::{self, ClockOffset, EXCHANGES, Exchange};
-use super::conversation::Conversation;
+use super::conversation::{Conversation, out_of_order};
 use super::hosts::{chain, prepare_all};
 use super::kernel::KernelNeeds;
 use super::machine::LEASE_MS;
@@ -130,16 +130,7 @@ async fn interview(
     listen: IpAddr,
     ports: Option<PortRange>,
 ) -> Result<(HostFacts, ClockOffset, Call), String> {
-    const OUT_OF_ORDER: &str = "its agent speaks out of order";
-    let (run, lease_ms) = ("hosts check".to_owned(), LEASE_MS);
-    conversation.say(&Request::Hello { version: AGENT_PROTOCOL_VERSION, run, lease_ms }).await?;
-    let facts = match conversation.hear().await? {
-        Notice::Ready { version: AGENT_PROTOCOL_VERSION, host } => host,
-        Notice::Ready { version, host } => {
-            return Err(format!("its agent (p2ps {}) speaks version {version}", host.node_version));
-        }
-        _ => return Err(OUT_OF_ORDER.into()),
-    };
+    let facts = conversation.greet("hosts check").await?;
     let mut exchanges = Vec::new();
     for asked in 0..EXCHANGES {
         let asked_us = unix_us();
@@ -148,7 +139,7 @@ async fn interview(
             Notice::Clock { unix_us: host_us, .. } => {
                 exchanges.push(Exchange { asked_us, answered_us: unix_us(), host_us });
             }
-            _ => return Err(OUT_OF_ORDER.into()),
+            other => return Err(out_of_order(&other)),
         }
     }
     let clock = clock::best(exchanges).ok_or("its clock was not measured")?;
@@ -156,8 +147,7 @@ async fn interview(
     conversation.say(&Request::Listen { listen, ports, token }).await?;
     match conversation.hear().await? {
         Notice::Listening { address } => Ok((facts, clock, Call { address, token })),
-        Notice::Problem { error } => Err(error),
-        _ => Err(OUT_OF_ORDER.into()),
+        other => Err(out_of_order(&other)),
     }
 }
 
@@ -211,8 +201,7 @@ impl Guest {
         self.conversation.say(&Request::Dial { calls }).await?;
         match self.conversation.hear().await? {
             Notice::Dialled { failures } => Ok(failures),
-            Notice::Problem { error } => Err(error),
-            _ => Err("its agent speaks out of order".into()),
+            other => Err(out_of_order(&other)),
         }
     }
 }
