@@ -422,11 +422,8 @@ fn a_key_with_a_passphrase_is_taken_from_an_agent_or_asked_for_at_a_terminal() {
     testbed.wait_no_process();
 }
 
-#[test]
-fn much_goes_through_a_channel_both_ways_at_once_and_nothing_is_lost() {
-    const CHUNK: usize = 64 << 10;
-    const CHUNKS: usize = 300;
-    let mut testbed = Testbed::new();
+/// What is started on a host in place of an agent: a shell script.
+fn in_place_of_an_agent(testbed: &mut Testbed, script: &str) -> Prepared {
     let server = testbed.serve("127.0.0.1", true);
     let endpoint = Endpoint {
         address: server.address.clone(),
@@ -437,14 +434,43 @@ fn much_goes_through_a_channel_both_ways_at_once_and_nothing_is_lost() {
     };
     let cache = testbed.path("cache").display().to_string();
     let target = Target { endpoint, jumps: Vec::new(), cache };
-    // In place of an agent, something that says what it hears, on both streams, and how it ended.
-    let echo = "#!/bin/sh\n[ \"$1\" = --version ] && exit\ntee /dev/stderr\nexit 7\n";
-    std::fs::write(testbed.path("echo"), echo).unwrap();
+    let script = format!("#!/bin/sh\n[ \"$1\" = --version ] && exit\n{script}\n");
+    std::fs::write(testbed.path("script"), script).unwrap();
     let known_hosts = KnownHosts::load(&[testbed.path("known_hosts")], false).unwrap();
     let settings =
         Settings { known_hosts, passphrases: Passphrases::default(), turnstile: Turnstile::default() };
-    let binary = NodeBinary::read(&testbed.path("echo")).unwrap();
-    let prepared = Prepared::new(&target, &settings, &binary).unwrap();
+    let binary = NodeBinary::read(&testbed.path("script")).unwrap();
+    Prepared::new(&target, &settings, &binary).unwrap()
+}
+
+/// Two answers come at almost the same time, and nothing after them until they are heard: none may wait for another to come.
+#[test]
+fn no_answer_waits_for_the_next_one() {
+    const ROUNDS: usize = 5000;
+    let mut testbed = Testbed::new();
+    let prepared = in_place_of_an_agent(&mut testbed, "while read word; do echo $word; echo $word; done");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let AgentConnection { mut input, mut output, mut process, .. } = prepared.start().unwrap();
+        let mut heard = [0; 8];
+        for round in 0..ROUNDS {
+            input.write_all(b"abc\n").await.unwrap();
+            let answered = tokio::time::timeout(WAIT, output.read_exact(&mut heard)).await;
+            assert!(answered.is_ok(), "round {round}: {heard:?}");
+            assert_eq!(&heard, b"abc\nabc\n");
+        }
+        drop(input);
+        assert_eq!(process.end(WAIT).await, "exit status: 0");
+    });
+}
+
+#[test]
+fn much_goes_through_a_channel_both_ways_at_once_and_nothing_is_lost() {
+    const CHUNK: usize = 64 << 10;
+    const CHUNKS: usize = 300;
+    let mut testbed = Testbed::new();
+    // It says what it hears, on both streams, and how it ended.
+    let prepared = in_place_of_an_agent(&mut testbed, "tee /dev/stderr\nexit 7");
     let chunk = |number: usize| vec![number as u8; CHUNK];
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let carried = async {

@@ -173,6 +173,7 @@ impl<'a> Carrier<'a> {
     /// all that has to be said before.
     fn carry(mut self) -> io::Result<()> {
         loop {
+            let queued = self.queued();
             let mut moved = self.local()?;
             match self.unfinished {
                 Some(step) => moved |= self.step(step)?,
@@ -188,10 +189,16 @@ impl<'a> Carrier<'a> {
             if self.is_over() {
                 return Ok(());
             }
-            if !moved {
+            // Each step takes in whatever has come, also what is for a step before it: the socket would not tell of that again.
+            if !moved && self.queued() == queued {
                 self.wait()?;
             }
         }
+    }
+
+    /// How much has been taken in from the host and not been read yet, in bytes.
+    fn queued(&self) -> u32 {
+        self.channel.read_window().available
     }
 
     fn is_over(&self) -> bool {
