@@ -73,10 +73,10 @@ bench-sim:
 	@deploy/install.sh build
 	$(CARGO) bench --locked -p p2ps --bench simulation -- $(NODES_MAX)
 
-## make explore [ONLY="lossy crash"]  every order of events in small networks, on the real protocol (a few minutes)
+## make explore [ONLY="lossy crash"] [STATES=250000]  every order of events in small networks, on the real protocol (1 min)
 explore:
 	@deploy/install.sh build
-	$(CARGO) bench --locked -p p2ps --bench explore -- $(ONLY)
+	$(CARGO) bench --locked -p p2ps --bench explore -- $(ONLY) $(STATES)
 
 ## make planted [COUNT=1] [BY=swarm] [ONLY=Busy]  bugs are planted in the protocol: each must be caught within 50 seeds (1 min; COUNT: by how many)
 planted:

@@ -1,9 +1,9 @@
 //! Explores the scenarios of `p2ps::explore` and prints a table: `make explore`. With words, only those whose name has one of
-//! them: `make explore ONLY="lossy crashes"`.
+//! them: `make explore ONLY="lossy crashes"`. With a number, that many states of each: `make explore STATES=1000000`.
 //!
 //! Networks of 2 to 5 members on rings of 4 to 10 ids, with lists of 2 or 3 successors; in each at most two joins, two leaves, one
-//! crash, one lost message and four far deadlines. Together 1.2 million states and 3.3 million transitions; one scenario is
-//! explored to its end, the others to [`STATES_MAX`] states, which are all paths of 10 to 25 steps.
+//! crash, one lost message and four far deadlines. Together 2.0 million states and 5.6 million transitions; two scenarios are
+//! explored to their ends, the others to [`STATES_MAX`] states, which are all paths of 10 to 38 steps.
 
 #![allow(clippy::print_stdout, missing_docs)]
 
@@ -16,8 +16,8 @@ use p2ps::explore::{Bounds, Exploration, Question, Scenario, explore, replay};
 /// How many scenarios are explored at once.
 const WORKERS: usize = 2;
 
-/// Where a search ends: paths are then explored up to some length only.
-const STATES_MAX: usize = 150_000;
+/// Where a search ends unless more is asked for: paths are then explored up to some length only.
+const STATES_MAX: usize = 250_000;
 
 type Row = (Scenario, Exploration, Duration);
 
@@ -26,9 +26,13 @@ fn main() -> ExitCode {
     if std::env::args().any(|argument| argument == "--test") {
         return ExitCode::SUCCESS;
     }
-    let is_wanted =
-        |scenario: &Scenario| words.is_empty() || words.iter().any(|word| scenario.name.contains(word));
-    let mut waiting: Vec<Scenario> = scenarios().into_iter().filter(is_wanted).collect();
+    let (numbers, words): (Vec<&String>, _) = words.iter().partition(|word| word.parse::<usize>().is_ok());
+    let states_max = numbers.first().and_then(|number| number.parse().ok()).unwrap_or(STATES_MAX);
+    let is_wanted = |scenario: &Scenario| {
+        words.is_empty() || words.iter().any(|word| scenario.name.contains(word.as_str()))
+    };
+    let wanted = scenarios().into_iter().filter(is_wanted);
+    let mut waiting: Vec<Scenario> = wanted.map(|scenario| Scenario { states_max, ..scenario }).collect();
     waiting.reverse();
     let (waiting, rows) = (Mutex::new(waiting), Mutex::new(Vec::new()));
     println!(
@@ -90,48 +94,44 @@ fn tell_findings(scenario: &Scenario, exploration: &Exploration) {
 fn scenarios() -> Vec<Scenario> {
     let none = Bounds::default();
     vec![
-        Scenario { joiners: vec![(1, 0), (2, 0)], ..scenario("two join two", 4, &[0, 3], 2) },
+        Scenario { joiners: vec![(1, 0), (2, 0)], ..Scenario::new("two join two", 4, &[0, 3], 2) },
         Scenario {
             joiners: vec![(1, 0)],
             bounds: Bounds { leaves: 1, ..none },
-            ..scenario("one joins three while one leaves", 8, &[0, 3, 6], 3)
+            ..Scenario::new("one joins three while one leaves", 8, &[0, 3, 6], 3)
         },
         Scenario {
             joiners: vec![(1, 0)],
             bounds: Bounds { crashes: 1, rounds: 2, ..none },
-            ..scenario("one joins three while one crashes", 8, &[0, 3, 6], 2)
+            ..Scenario::new("one joins three while one crashes", 8, &[0, 3, 6], 2)
         },
         Scenario {
             bounds: Bounds { leaves: 2, ..none },
-            ..scenario("two of four leave", 8, &[0, 2, 4, 6], 3)
+            ..Scenario::new("two of four leave", 8, &[0, 2, 4, 6], 3)
         },
         Scenario {
             bounds: Bounds { leaves: 1, losses: 1, rounds: 2, ..none },
-            ..scenario("one of three leaves over lossy links", 6, &[0, 2, 4], 2)
+            ..Scenario::new("one of three leaves over lossy links", 6, &[0, 2, 4], 2)
         },
         Scenario {
             joiners: vec![(1, 0)],
             bounds: Bounds { losses: 1, rounds: 2, ..none },
-            ..scenario("one joins two over lossy links", 4, &[0, 3], 2)
+            ..Scenario::new("one joins two over lossy links", 4, &[0, 3], 2)
         },
         Scenario {
             bounds: Bounds { leaves: 1, crashes: 1, ..none },
-            ..scenario("one of five leaves while one crashes", 10, &[0, 2, 4, 6, 8], 3)
+            ..Scenario::new("one of five leaves while one crashes", 10, &[0, 2, 4, 6, 8], 3)
         },
         Scenario {
             bounds: Bounds { losses: 1, rounds: 4, swaps: 1, ..none },
             questions: vec![Question::Reliable { by: 0, to: 2 }, Question::Reliable { by: 0, to: 2 }],
-            ..scenario("two reliable messages over lossy links", 6, &[0, 2, 4], 2)
+            ..Scenario::new("two reliable messages over lossy links", 6, &[0, 2, 4], 2)
         },
         Scenario {
             bounds: Bounds { leaves: 1, ..none },
             questions: vec![Question::Lookup { by: 0, key: 3 }, Question::Broadcast { by: 0 }],
             victims: vec![1, 2],
-            ..scenario("a look-up and a broadcast while one leaves", 6, &[0, 2, 4], 2)
+            ..Scenario::new("a look-up and a broadcast while one leaves", 6, &[0, 2, 4], 2)
         },
     ]
-}
-
-fn scenario(name: &'static str, ring: u64, members: &[u64], successors: u8) -> Scenario {
-    Scenario { states_max: STATES_MAX, ..Scenario::new(name, ring, members, successors) }
 }

@@ -4,7 +4,7 @@
 
 mod small_scenarios;
 
-use p2ps::explore::{Scenario, explore, replay};
+use p2ps::explore::{Bounds, Scenario, explore, replay};
 
 #[test]
 fn small_scenarios_have_so_many_states_and_no_violation() {
@@ -59,4 +59,37 @@ fn a_way_that_was_found_can_be_taken_again() {
         "deliver:1:0  0 receives from 2: Join of 2 for key 2, hop 1",
     ];
     assert_eq!(told, expected);
+}
+
+/// Ways that the explorer has found to networks that never came to rest.
+#[test]
+fn ways_that_led_to_a_storm_lead_to_a_ring() {
+    let one_joins_three = Scenario {
+        joiners: vec![(1, 0)],
+        bounds: Bounds { crashes: 1, rounds: 2, ..Bounds::default() },
+        ..Scenario::new("one joins three while one crashes", 8, &[0, 3, 6], 2)
+    };
+    let one_joins_two = Scenario {
+        joiners: vec![(1, 0)],
+        bounds: Bounds { losses: 1, rounds: 2, ..Bounds::default() },
+        ..Scenario::new("one joins two over lossy links", 4, &[0, 3], 2)
+    };
+    let ways = [
+        (
+            one_joins_three,
+            "tick:0 deliver:0:1 deliver:1:0 tick:0 deliver:0:1 crash:1 deliver:1:0 deliver:1:2 deliver:2:0 \
+             deliver:1:0 deliver:0:2 join:3 deliver:0:3",
+        ),
+        (
+            one_joins_two,
+            "join:2 deliver:0:2 deliver:2:0 deliver:0:1 deliver:1:2 deliver:2:1 deliver:2:1 lose:1:2 tick:2 tick:2 \
+             deliver:0:2 deliver:2:0 deliver:0:1 deliver:1:0 deliver:0:1 deliver:1:0 deliver:1:2 deliver:2:1 \
+             deliver:1:0 deliver:1:0 deliver:1:0 deliver:0:2 deliver:1:2 tick:1 deliver:1:0",
+        ),
+    ];
+    for (scenario, way) in ways {
+        let steps: Vec<_> = way.split_whitespace().map(|step| step.parse().unwrap()).collect();
+        let (told, violation) = replay(&scenario, |_| (), &steps);
+        assert_eq!(violation, None, "{}:\n{}", scenario.name, told.join("\n"));
+    }
 }

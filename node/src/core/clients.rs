@@ -130,28 +130,29 @@ impl Core {
 
     /// A node wants to be let in, or to remain.
     fn on_admit(&mut self, cx: &mut Context<'_>, from: Contact, sequence: u64, as_client: bool) {
+        let as_client = as_client || from.is_client();
         let reason = if self.phase == Phase::Member && from.id == self.me.id || self.clients.has_other(&from)
         {
             Some(Rejection::IdInUse)
-        } else if !self.answers_for(from) {
+        } else if !self.answers_for(from, as_client) {
             Some(Rejection::NotResponsible)
         } else {
             None
         };
         if let Some(reason) = reason {
             self.send(cx, from, Message::Client(ClientTalk::Rejected { sequence, reason }));
-        } else if as_client || from.is_client() {
+        } else if as_client {
             self.take_client_in(cx, from, sequence);
         } else if self.is_reached(cx, from, sequence, Wish::Offer) {
             self.offer_place(cx, from, sequence);
         }
     }
 
-    /// Whether this node is, or remains for the time being, the proxy of a client.
-    fn answers_for(&self, client: Contact) -> bool {
+    /// Whether this node can let another into the ring; or is, or remains for the time being, its proxy.
+    fn answers_for(&self, node: Contact, as_client: bool) -> bool {
         let unclaimed = self.neighbours.predecessor().is_none();
-        self.phase == Phase::Member
-            && (self.neighbours.is_mine(client.id) || unclaimed || self.clients.contains(&client))
+        let is_proxy = as_client && (unclaimed || self.clients.contains(&node));
+        self.phase == Phase::Member && (self.neighbours.is_mine(node.id) || is_proxy)
     }
 
     /// A node becomes a client, or remains one.

@@ -264,6 +264,11 @@ impl Core {
         if self.phase != Phase::Member || joiner.is_client() {
             return self.refuse(cx, &route, RouteError::NotMember);
         }
+        // Claimed for this node, while it knows no predecessor: it will answer for the joiner's id, and can let it in, once one
+        // speaks up. An offer now would bring it back here in circles.
+        if !self.neighbours.is_mine(joiner.id) {
+            return self.refuse(cx, &route, RouteError::NoNextHop);
+        }
         self.offer_place(cx, joiner, sequence);
         self.is_reached(cx, joiner, sequence, Wish::Nothing);
     }

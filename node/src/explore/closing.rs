@@ -1,5 +1,6 @@
 //! Letting a calm network run on without faults: what it must come to from wherever it is.
 
+use super::describe::describe;
 use super::state::State;
 use super::step::Step;
 use crate::invariant::tables::{fingers_are_ideal, ring_is_ideal};
@@ -12,6 +13,9 @@ pub const CLOSING_ROUNDS_MAX: u32 = 60;
 
 /// The most steps between two calm states.
 const STEPS_MAX: u32 = 10_000;
+
+/// How many of them are told where they do not end: what goes round in circles is seen in them.
+const STEPS_TOLD: u32 = 16;
 
 /// Lets a calm state run on until it is ideal, and checks what holds in quiet times.
 pub(super) fn close(state: &State) -> Result<(), Violation> {
@@ -37,16 +41,21 @@ pub(super) fn run_round(state: &mut State) -> Result<(), Violation> {
 
 /// Delivers everything and lets near deadlines come, until nothing is left.
 pub(super) fn calm_down(state: &mut State) -> Result<(), Violation> {
-    for _ in 0..STEPS_MAX {
+    let mut last = Vec::new();
+    for taken in 0..STEPS_MAX {
         let link = state.links.keys().next().copied();
         let due = state.running().find(|(_, node)| node.is_due_soon()).map(|(number, _)| number);
-        match (link, due) {
-            (Some((from, to)), _) => state.take(Step::Deliver { from, to }),
-            (None, Some(node)) => state.take(Step::Tick(node)),
+        let step = match (link, due) {
+            (Some((from, to)), _) => Step::Deliver { from, to },
+            (None, Some(node)) => Step::Tick(node),
             (None, None) => return Ok(()),
+        };
+        if taken + STEPS_TOLD >= STEPS_MAX {
+            last.push(describe(state, step));
         }
+        state.take(step);
     }
-    let detail = format!("{STEPS_MAX} steps without a far deadline");
+    let detail = format!("{STEPS_MAX} steps without a far deadline; the last:\n{}", last.join("\n"));
     Err(Violation { invariant: "a network calms down", detail })
 }
 

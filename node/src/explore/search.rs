@@ -185,7 +185,8 @@ impl Search {
     }
 }
 
-/// Takes a way again, and tells it step by step, with the violation at its end, if there is one.
+/// Takes a way again, lets the network run on from its end, and tells the way step by step, with the violation that it led to, if
+/// there is one.
 pub fn replay(
     scenario: &Scenario,
     prepare: impl Fn(&mut Peer) + 'static,
@@ -206,5 +207,5 @@ pub fn replay(
             return (told, Some(violation));
         }
     }
-    (told, None)
+    (told, calm_down(&mut state).and_then(|()| close(&state)).err())
 }
