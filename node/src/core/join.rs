@@ -38,6 +38,9 @@ const JOIN_RETRY_MIN: Duration = Duration::from_millis(100);
 /// The longest pause between attempts.
 const JOIN_RETRY_MAX: Duration = Duration::from_secs(2);
 
+/// How many of the nodes that were asked last who the responsible is may still say so when others are being asked.
+const LATE_MAX: usize = 4;
+
 /// A join on its way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Joining {
@@ -46,6 +49,8 @@ pub(crate) struct Joining {
     /// It goes to the responsible itself, instead of waiting for that one's offer.
     pub(super) direct: bool,
     pub(super) stage: Stage,
+    /// Who was asked last in vain who the responsible is, with the number of the question: a network that heals says so late.
+    pub(super) late: Vec<(Contact, u64)>,
     pub(super) last_failure: Option<String>,
 }
 
@@ -86,7 +91,8 @@ impl Core {
         }
         let direct = self.me.is_client();
         let stage = Stage::Pausing;
-        self.joining = Some(Joining { bootstrap, attempts: 0, direct, stage, last_failure: None });
+        self.joining =
+            Some(Joining { bootstrap, attempts: 0, direct, stage, late: Vec::new(), last_failure: None });
         self.attempt_join(cx);
     }
 
@@ -129,6 +135,10 @@ impl Core {
                 if let Some(joining) = &mut self.joining {
                     // Perhaps the offer came, but found nobody; or the way to the responsible is barred.
                     joining.direct = is_client || !joining.direct;
+                    if let Stage::Locating { by, sequence } = joining.stage {
+                        joining.late.truncate(LATE_MAX - 1);
+                        joining.late.insert(0, (by, sequence));
+                    }
                 }
                 self.retry_join(cx, "a step of the join was not answered");
             }
@@ -195,8 +205,12 @@ impl Core {
         }
         let asking = self.next_token();
         let Some(joining) = &mut self.joining else { return };
-        if joining.stage != (Stage::Locating { by: from, sequence }) {
-            return;
+        let is_late = joining.late.contains(&(from, sequence));
+        joining.late.retain(|asked| *asked != (from, sequence));
+        match joining.stage {
+            Stage::Locating { by, sequence: mine } if (by, mine) == (from, sequence) => {}
+            Stage::Pausing | Stage::Connecting | Stage::Locating { .. } if is_late && result.is_ok() => {}
+            _ => return,
         }
         let of = match result {
             Ok(responsible) if responsible.id != self.me.id => responsible,

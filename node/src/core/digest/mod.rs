@@ -351,7 +351,7 @@ impl Digest {
     }
 
     fn joining(&mut self, me: Id, joining: &Joining) {
-        let Joining { bootstrap: _, attempts, direct, stage, last_failure: _ } = joining;
+        let Joining { bootstrap: _, attempts, direct, stage, late, last_failure: _ } = joining;
         self.plain(&(attempts, direct, std::mem::discriminant(stage)));
         match stage {
             Stage::Requested { by: node, sequence }
@@ -363,5 +363,9 @@ impl Digest {
             }
             Stage::Pausing | Stage::Connecting => {}
         }
+        self.ordered(late, |digest, (node, sequence)| {
+            digest.contact(*node);
+            digest.token(me, *sequence);
+        });
     }
 }
