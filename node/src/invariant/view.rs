@@ -40,6 +40,16 @@ impl<'a> View<'a> {
         &self.members
     }
 
+    /// The members whose predecessors have heard of them: of one that has just joined its successor alone knows for as long as its
+    /// word is on its way, so that a broadcast may pass it by.
+    pub fn known_members(&self) -> impl Iterator<Item = Contact> + '_ {
+        let before = self.members.iter().cycle().skip(self.members.len().saturating_sub(1));
+        let known = self.members.iter().zip(before).filter(|(peer, before)| {
+            peer.me() == before.me() || before.successors().first() == Some(&peer.me())
+        });
+        known.map(|(peer, _)| peer.me())
+    }
+
     /// The ring that their ids are on; of no interest where there is no node.
     pub fn ring(&self) -> Ring {
         self.members.first().map_or(Ring::DEFAULT, |peer| peer.net().ring())

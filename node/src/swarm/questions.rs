@@ -62,19 +62,8 @@ impl Run<'_> {
     fn broadcast_by(&mut self, by: NodeNumber) {
         let me = self.nodes[by.0 as usize];
         let clients = self.connected_clients().into_iter().map(|node| self.nodes[node.0 as usize]);
-        let audience = self.known_members().into_iter().chain(clients).filter(|to| *to != me).collect();
+        let audience = self.view().known_members().chain(clients).filter(|to| *to != me).collect();
         self.tell_many(by, audience, |payload| Command::Broadcast { payload });
-    }
-
-    /// The members whose predecessors have heard of them: of one that has just joined, its successor alone knows.
-    fn known_members(&self) -> Vec<Contact> {
-        let view = self.view();
-        let members = view.members();
-        let before = members.iter().cycle().skip(members.len().saturating_sub(1));
-        let known = members.iter().zip(before).filter(|(peer, before)| {
-            peer.me() == before.me() || before.successors().first() == Some(&peer.me())
-        });
-        known.map(|(peer, _)| peer.me()).collect()
     }
 
     /// A message to many. Where a node may crash that has a part of it to pass on, nobody counts on getting it; nor does a client

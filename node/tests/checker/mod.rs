@@ -25,8 +25,8 @@ use crate::network::Network;
 /// How long operations have to end once the network is ideal: a reliable message's 20 s, and some more.
 const OPERATIONS_END_WITHIN: Duration = Duration::from_secs(30);
 
-/// A scenario takes some thousand steps; more have no end.
-const STEPS_MAX: u64 = 60_000;
+/// A scenario takes some thousand steps, and a hundred thousand where look-ups go round in a ring that is broken; more have no end.
+const STEPS_MAX: u64 = 300_000;
 
 /// How long until what has no end of its own, such as a broadcast, has come to one.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -380,9 +380,8 @@ impl Run {
 
     fn broadcast(&mut self) {
         let by = self.random_member();
-        let others =
-            self.network.view().members().iter().map(|peer| peer.me()).filter(|me| me.id != by).collect();
-        self.order(by, Asked::Broadcast { audience: others });
+        let audience = self.network.view().known_members().filter(|me| me.id != by).collect();
+        self.order(by, Asked::Broadcast { audience });
     }
 
     fn order(&mut self, by: Id, asked: Asked) {
