@@ -236,8 +236,8 @@ impl Core {
             Message::LeaveTaken(taken) => self.on_leave_taken(cx, from, taken),
             Message::Left { successors } => self.on_left(cx, from, &successors),
             Message::Query { token } => self.on_query(cx, from, token),
-            Message::Neighbours { token, predecessor, successors } => {
-                self.on_neighbours(cx, from, token, predecessor, &successors);
+            Message::Neighbours { token, predecessor, second, successors } => {
+                self.on_neighbours(cx, from, token, (predecessor, second), &successors);
             }
             Message::Busy { token, member } => self.on_busy(cx, from, token, member),
             Message::Notify { predecessor } => self.on_notify(cx, from, predecessor),

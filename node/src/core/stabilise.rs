@@ -15,6 +15,7 @@ use crate::core::planted::Bug;
 use crate::core::repair::Purpose;
 use crate::core::timers::Timer;
 use crate::core::{Context, Core};
+use crate::id::Id;
 use crate::message::{Contact, Message};
 use crate::time::Time;
 
@@ -37,8 +38,6 @@ pub(crate) struct Upkeep {
     pub(super) due: Option<Time>,
     /// Rounds that come sooner than this leave the fingers alone.
     pub(super) fingers_due: Time,
-    /// The successor that was notified last, and the predecessor that it was told of.
-    pub(super) notified: Option<(Contact, Option<Contact>)>,
 }
 
 impl Core {
@@ -95,12 +94,9 @@ impl Core {
         self.schedule_round(cx, pause);
     }
 
-    /// Rounds begin as on a ring where nothing has changed for long, at any moment of their longest period; so has the successor
-    /// been notified of all there is.
+    /// Rounds begin as on a ring where nothing has changed for long, at any moment of their longest period.
     pub(crate) fn begin_quiet_rounds(&mut self, cx: &Context<'_>) {
         self.upkeep.period = self.period(ROUND_MAX);
-        self.upkeep.notified =
-            self.neighbours.successor().map(|successor| (successor, self.neighbours.predecessor()));
         let pause = self.upkeep.period * (self.randomness.next_u32() >> 16) / (1 << 16);
         self.schedule_round(cx, pause);
     }
@@ -145,17 +141,18 @@ impl Core {
         Message::Neighbours {
             token,
             predecessor: self.neighbours.predecessor(),
+            second: self.neighbours.second_predecessor(),
             successors: self.neighbours.successors().to_vec(),
         }
     }
 
-    /// An answer to a query; with token 0 a hint that nobody asked for.
+    /// An answer to a query; with token 0 a hint that nobody asked for. `before`: its predecessor, and that one's own.
     pub(crate) fn on_neighbours(
         &mut self,
         cx: &mut Context<'_>,
         from: Contact,
         token: u64,
-        predecessor: Option<Contact>,
+        before: (Option<Contact>, Option<Id>),
         successors: &[Contact],
     ) {
         if token == 0 && self.neighbours.successor() == Some(from) {
@@ -165,14 +162,16 @@ impl Core {
         match request.purpose {
             Purpose::Successor if self.neighbours.successor() == Some(from) => {
                 self.adopt_successors(cx, from, successors);
-                match predecessor {
+                let own = self.neighbours.predecessor().map(|predecessor| predecessor.id);
+                match before.0 {
                     Some(between) if self.planted.has(Bug::AdoptedUnasked) => {
                         self.adopt_successors(cx, between, &[]);
                     }
                     Some(between) if self.neighbours.is_closer_successor(between.id) => {
                         self.request(cx, between, Purpose::Candidate);
                     }
-                    Some(known) if known == self.me && self.has_notified(from) => {}
+                    // It knows all that a notification would say; else the last one was lost (seeds 423 and 674 of the swarm).
+                    Some(known) if known == self.me && before.1 == own => {}
                     _ => self.notify_successor(cx),
                 }
             }
@@ -225,14 +224,8 @@ impl Core {
         }
         if let Some(successor) = self.neighbours.successor() {
             let predecessor = self.neighbours.predecessor();
-            self.upkeep.notified = Some((successor, predecessor));
             self.send(cx, successor, Message::Notify { predecessor });
         }
-    }
-
-    /// Whether the successor knows all that a notification would say.
-    fn has_notified(&self, successor: Contact) -> bool {
-        self.upkeep.notified == Some((successor, self.neighbours.predecessor()))
     }
 
     /// Rectify: a node believes that it is the predecessor. It speaks, so it lives; the present predecessor may not.
@@ -288,7 +281,7 @@ impl Core {
         &mut self,
         cx: &mut Context<'_>,
         predecessor: Option<Contact>,
-        second: Option<crate::id::Id>,
+        second: Option<Id>,
     ) {
         if self.neighbours.follow(predecessor, second) {
             self.after_predecessor_change(cx);

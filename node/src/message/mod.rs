@@ -129,6 +129,8 @@ pub enum Message {
         token: u64,
         /// Its predecessor, if it knows one.
         predecessor: Option<Contact>,
+        /// The predecessor's own predecessor, as that one has said last: if it is another by now, the notification was lost.
+        second: Option<Id>,
         /// Its successor list.
         successors: Vec<Contact>,
     },

@@ -90,8 +90,9 @@ fn check(message: &Message, ring: Ring) -> Result<(), WireError> {
             check_contacts(successors, ring)?;
             check_contacts(fingers, ring)
         }
-        Message::Neighbours { predecessor, successors, .. } => {
+        Message::Neighbours { predecessor, second, successors, .. } => {
             check_contacts(predecessor.as_slice(), ring)?;
+            check_ids(second.as_slice(), 1, ring)?;
             check_contacts(successors, ring)
         }
         Message::Leave { predecessor } | Message::Notify { predecessor } => {

@@ -209,9 +209,13 @@ fn message() -> impl Strategy<Value = Message> {
         any::<bool>().prop_map(Message::LeaveTaken),
         contacts().prop_map(|successors| Message::Left { successors }),
         any::<u64>().prop_map(|token| Message::Query { token }),
-        (any::<u64>(), prop::option::of(contact()), contacts()).prop_map(
-            |(token, predecessor, successors)| Message::Neighbours { token, predecessor, successors }
-        ),
+        (any::<u64>(), prop::option::of(contact()), prop::option::of(any::<u64>().prop_map(Id)), contacts())
+            .prop_map(|(token, predecessor, second, successors)| Message::Neighbours {
+                token,
+                predecessor,
+                second,
+                successors
+            }),
         (any::<u64>(), any::<bool>()).prop_map(|(token, member)| Message::Busy { token, member }),
         prop::option::of(contact()).prop_map(|predecessor| Message::Notify { predecessor }),
         contacts().prop_map(|successors| Message::Introduce { successors }),

@@ -340,14 +340,10 @@ impl Digest {
     }
 
     fn upkeep(&mut self, upkeep: &Upkeep) {
-        let Upkeep { period, due, fingers_due, notified } = upkeep;
+        let Upkeep { period, due, fingers_due } = upkeep;
         self.plain(period);
         self.ordered(*due, Digest::time);
         self.time(*fingers_due);
-        self.ordered(*notified, |digest, (successor, predecessor)| {
-            digest.contact(successor);
-            digest.ordered(predecessor, Digest::contact);
-        });
     }
 
     fn joining(&mut self, me: Id, joining: &Joining) {

@@ -100,9 +100,10 @@ impl Digest {
             Message::LeaveTaken(taken) => self.plain(taken),
             Message::Left { successors } | Message::Introduce { successors } => self.ids(successors),
             Message::Query { token } => self.token(from, *token),
-            Message::Neighbours { token, predecessor, successors } => {
+            Message::Neighbours { token, predecessor, second, successors } => {
                 self.token(to, *token);
                 self.ordered(*predecessor, Digest::contact);
+                self.ordered(*second, Digest::id);
                 self.ids(successors);
             }
             Message::Busy { token, member } => {
