@@ -83,10 +83,10 @@ planted:
 	@deploy/install.sh build
 	$(if $(COUNT),COUNT=1) BY=$(BY) ONLY=$(ONLY) $(CARGO) test $(SWARM) --test planted_bugs -- --nocapture
 
-## make swarm [SEEDS=270|100..200] [SEED=17 [MESSAGES=1]]  random networks and faults in virtual time; SEED replays one
+## make swarm [SEEDS=280|100..200] [SEED=17 [MESSAGES=1]]  random networks and faults in virtual time; SEED replays one
 swarm:
 	@deploy/install.sh build
-	$(CARGO) bench $(SWARM) --bench swarm -- $(if $(SEED),--seed $(SEED) $(if $(MESSAGES),--messages),$(or $(SEEDS),270))
+	$(CARGO) bench $(SWARM) --bench swarm -- $(if $(SEED),--seed $(SEED) $(if $(MESSAGES),--messages),$(or $(SEEDS),280))
 
 ## make node-static            the static node binary that is sent to hosts: target/node-static/p2ps-node-x86_64
 node-static:
