@@ -33,6 +33,10 @@ fn main() -> ExitCode {
     };
     let wanted = scenarios().into_iter().filter(is_wanted);
     let mut waiting: Vec<Scenario> = wanted.map(|scenario| Scenario { states_max, ..scenario }).collect();
+    if waiting.is_empty() {
+        println!("no scenario's name has one of these words: {words:?}");
+        return ExitCode::FAILURE;
+    }
     waiting.reverse();
     let (waiting, rows) = (Mutex::new(waiting), Mutex::new(Vec::new()));
     println!(
